@@ -1,0 +1,35 @@
+# make demo and make test set themselves up; the other verbs use the same .venv.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test slow check reports calibrate bench clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/statsnorm demo --out reports/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+calibrate: $(STAMP)
+	$(BIN)/python benchmarks/calibrate.py --out reports/calibration
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/extract.py --out reports/benchmarks
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,5 @@
+"""`python -m statsnorm`."""
+
+from statsnorm.cli import main
+
+main(prog_name="statsnorm")
