@@ -1,0 +1,180 @@
+"""One-way and nested random effects by analysis of variance, balanced or not.
+
+For natural domains: images nested in domains, or in classes nested in domains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from statsnorm.errors import StatsnormError
+from statsnorm.stats.inputs import Array, check_confidence, is_constant
+from statsnorm.stats.result import Shown
+from statsnorm.stats.samples import Index, level_codes, sample
+
+
+@dataclass(frozen=True, slots=True)
+class OneWayResult(Shown):
+    """Result of :func:`one_way`; arrays have shape (C,), nan in constant channels."""
+
+    between: Array  # variance component of the groups; may be negative
+    within: Array
+    icc: Array  # between / (between + within)
+    low: Array  # exact F interval of the intraclass correlation
+    high: Array
+    statistic: Array  # F
+    pvalue: Array  # null: no variance between groups
+    n0: float  # effective rows a group
+    n: int
+    n_groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class NestedResult(Shown):
+    """Result of :func:`nested`; arrays have shape (C,), nan in constant channels."""
+
+    between: Array  # variance component of the outer groups; may be negative
+    nested: Array  # of the inner groups within the outer
+    within: Array
+    n: int
+    n_groups: int
+    n_subgroups: int
+
+
+def one_way(y: ArrayLike, groups: ArrayLike, *, confidence: float = 0.95) -> OneWayResult:
+    """Estimate y = mean + group + rest with random groups of any sizes.
+
+    Components by expected mean squares: within = MS_W, between = (MS_B - MS_W) / n0 with
+    n0 = (n - sum n_j^2 / n) / (J - 1). The interval of ICC inverts Wald's pivot, exact for
+    normal effects at any group sizes; with equal sizes it is the usual F interval. It may lie
+    below 0, as the estimate may.
+
+    Parameters
+    ----------
+    y : array_like, shape (n, C) or (n,)
+        One row per image.
+    groups : array_like, shape (n,)
+    confidence : float
+
+    Raises
+    ------
+    StatsnormError
+        If there are fewer than two groups, every group has one row or a value is not finite.
+
+    References
+    ----------
+    .. [1] S. R. Searle, G. Casella and C. E. McCulloch, Variance Components (1992), ch. 3.
+    .. [2] A. Wald, Ann. Math. Stat. 11 (1940), 96-100.
+    """
+    check_confidence(confidence)
+    a = sample("y", y, least=3)
+    codes, levels = level_codes("groups", groups, n=len(a), least=2)
+    sizes = np.bincount(codes)
+    n, count = len(a), len(levels)
+    if n == count:
+        raise StatsnormError(f"every one of the {count} groups has one row; none is replicated")
+    means = group_sums(a, codes, count) / sizes[:, None]  # (J, C)
+    ms_within = ((a - means[codes]) ** 2).sum(axis=0) / (n - count)
+    ms_between = (sizes[:, None] * (means - a.mean(axis=0)) ** 2).sum(axis=0) / (count - 1)
+    constant = is_constant(a)
+    ms_within[constant], ms_between[constant] = np.nan, np.nan
+    n0 = float((n - (sizes**2).sum() / n) / (count - 1))
+    between = (ms_between - ms_within) / n0
+    with np.errstate(divide="ignore"):
+        statistic = ms_between / ms_within  # infinite where groups do not vary inside
+    tail, dof = (1 - confidence) / 2, (count - 1, n - count)
+    low, high = (
+        wald_icc(means, ms_within, sizes, float(cut))
+        for cut in (stats.f.isf(tail, *dof), stats.f.ppf(tail, *dof))
+    )
+    icc = between / (between + ms_within)
+    pvalue = np.asarray(stats.f.sf(statistic, *dof))
+    return OneWayResult(between, ms_within, icc, low, high, statistic, pvalue, n0, n, count)
+
+
+def group_sums(y: Array, codes: Index, count: int) -> Array:
+    """Return the sums (count, C) of the rows of y (n, C) by group."""
+    sums = np.zeros((count, y.shape[1]))
+    np.add.at(sums, codes, y)
+    return sums
+
+
+def wald_icc(means: Array, ms_within: Array, sizes: Index, cut: float) -> Array:
+    """Return the intraclass correlation (C,) at which Wald's pivot equals `cut`.
+
+    The pivot sum_j w_j (m_j - m_w)^2 / ((J-1) MS_W), w_j = n_j / (1 + n_j r), falls in the
+    variance ratio r = between / within, so it is bisected in ICC = r / (1 + r) over
+    (-1 / (max n_j - 1), 1).
+    """
+    largest = int(sizes.max())
+    low = np.full(len(ms_within), -1 / (largest - 1))
+    high = np.ones(len(ms_within))
+    for _ in range(60):
+        icc = (low + high) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):  # at icc = 1, or nothing within
+            ratio = icc / (1 - icc)
+            weights = sizes[:, None] / (1 + sizes[:, None] * ratio)  # (J, C)
+            centre = (weights * means).sum(axis=0) / weights.sum(axis=0)
+            pivot = (weights * (means - centre) ** 2).sum(axis=0) / (len(sizes) - 1) / ms_within
+        above = pivot > cut
+        low, high = np.where(above, icc, low), np.where(above, high, icc)
+    middle: Array = np.where(np.isnan(ms_within), np.nan, (low + high) / 2)
+    return middle
+
+
+def nested(y: ArrayLike, groups: ArrayLike, subgroups: ArrayLike) -> NestedResult:
+    """Estimate y = mean + group + subgroup within group + rest, all random, of any sizes.
+
+    Components by expected mean squares with the coefficients of unbalanced data; unbiased,
+    estimates may be negative.
+
+    Parameters
+    ----------
+    y : array_like, shape (n, C) or (n,)
+        One row per image.
+    groups, subgroups : array_like, shape (n,)
+        Outer and inner label of each row (domain, class). An inner label is read within its
+        outer one: class "dog" in two domains makes two subgroups.
+
+    Raises
+    ------
+    StatsnormError
+        If there are fewer than two groups, no group has two subgroups, no subgroup has two
+        rows or a value is not finite.
+
+    References
+    ----------
+    .. [1] S. R. Searle, G. Casella and C. E. McCulloch, Variance Components (1992),
+       appendix F.1, the two-way nested classification.
+    """
+    a = sample("y", y, least=4)
+    n = len(a)
+    outer, levels = level_codes("groups", groups, n=n, least=2)
+    named, names = level_codes("subgroups", subgroups, n=n)
+    cells, inner = np.unique(outer * len(names) + named, return_inverse=True)
+    parent = cells // len(names)  # (cells,)
+    if len(cells) == len(levels):
+        raise StatsnormError("no group holds two subgroups; use one_way")
+    if len(cells) == n:
+        raise StatsnormError(
+            "every subgroup has one row; its variance cannot be told from the rest"
+        )
+    n_ij, n_i = np.bincount(inner), np.bincount(outer)
+    cell_means = group_sums(a, inner, len(cells)) / n_ij[:, None]
+    group_means = group_sums(a, outer, len(levels)) / n_i[:, None]
+    dof = (len(levels) - 1, len(cells) - len(levels), n - len(cells))
+    ms_a = (n_i[:, None] * (group_means - a.mean(axis=0)) ** 2).sum(axis=0) / dof[0]
+    ms_b = (n_ij[:, None] * (cell_means - group_means[parent]) ** 2).sum(axis=0) / dof[1]
+    ms_e = ((a - cell_means[inner]) ** 2).sum(axis=0) / dof[2]
+    ms_e[is_constant(a)] = np.nan
+    spread = (n_ij**2 / n_i[parent]).sum()  # sum_ij n_ij^2 / n_i
+    b_in_b = (n - spread) / dof[1]
+    b_in_a = (spread - (n_ij**2).sum() / n) / dof[0]
+    a_in_a = (n - (n_i**2).sum() / n) / dof[0]
+    v_b = (ms_b - ms_e) / b_in_b
+    v_a = (ms_a - ms_e - b_in_a * v_b) / a_in_a
+    return NestedResult(v_a, v_b, ms_e, n, len(levels), len(cells))
