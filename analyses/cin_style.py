@@ -1,0 +1,372 @@
+"""Is the style of a conditional network's output set by its index, or by the style of its input?
+
+Crossed cells: content i x input style u x index s, measured on VGG moments of the output. H6: the
+index carries at least half of the variance (omega^2_s >= .5) and five times that of the input's
+style, and the index is recognised from the moments (nearest centroid, the content left out) in at
+least four of five outputs, lower bound. H6b (exploratory): the same with the normalisers frozen but
+gamma_s, beta_s kept, because H6 alone is close to what the network was trained for.
+Units: images, indices and input styles (three-way delete-one jackknife); images for retrieval.
+Family F3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from statsnorm.decisions import Candidate, Decision, Part, Plan, exploratory, judge_family
+from statsnorm.removal.evidence import interval_part
+from statsnorm.removal.indexed import (
+    CONFIDENCE,
+    NAMES,
+    clustered_proportion,
+    nearest_index,
+    proportion_pvalue,
+    share_interval,
+    three_way_replicates,
+)
+from statsnorm.removal.ratios import interval, ratio
+from statsnorm.removal.words import number, threshold
+from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
+from statsnorm.stats.scale_free import live_channels, scale_free
+
+Array = NDArray[np.float64]
+
+GENERATOR = ("source", "network", "norm", "seed", "iteration", "restore", "strength", "contrast")
+CLAIMS = {
+    "H6": "The index sets the style of the output; the style of the input does not.",
+    "H6b": "With the normalisation frozen but gamma and beta kept, the index still sets it.",
+}
+FEWEST = 3
+HELD = "frozen:"
+
+
+class IndexTables(Protocol):
+    """What this analysis needs of the tables."""
+
+    def keys(self) -> pd.DataFrame:
+        """Return the distinct key combinations."""
+
+    def array(self, where: Mapping[str, Any], axes: Sequence[str]) -> Any:
+        """Return `.mean`, `.var` (*axes, C) and `.labels`."""
+
+
+def summarise(tables: IndexTables) -> dict[str, pd.DataFrame]:
+    """Return trace replicates of the components, and retrieval per image; empty without indices."""
+    keys = tables.keys()
+    crossed = keys[(keys["source"] != "input") & (keys["style"] != "") & (keys["iteration"] != 0)]
+    components: list[dict[str, Any]] = []
+    retrieval: list[dict[str, Any]] = []
+    seen: set[tuple[str, str]] = set()
+    for values, mine in crossed.groupby([*GENERATOR, "treatment"], sort=True):
+        mine = _crossed(mine)
+        if min(len(set(mine["index"])), len(set(mine["style"]))) < FEWEST:
+            continue
+        where = dict(zip([*GENERATOR, "treatment"], values, strict=True))
+        if (identity := (str(where["source"]), str(where["treatment"]))) in seen:
+            continue  # a second way of making the inputs: the first in sorted order is judged
+        seen.add(identity)
+        arrays = _moments(tables, where, mine)
+        for tap, (moments, labels) in arrays.items():
+            sizes = {f"n_{n}": len(labels[a]) for n, a in _AXES}
+            for moment, y in moments.items():
+                for name, replicates in three_way_replicates(y).items():
+                    row = {**where, **sizes, "tap": tap, "moment": moment, "component": name}
+                    components.append({**row, "values": replicates})
+            hits = nearest_index(np.concatenate([moments["m"], moments["v"]], axis=-1))
+            retrieval.append({**where, **sizes, "tap": tap, "hits": hits.mean(axis=(1, 2))})
+    if not components:
+        return {}
+    return {"components": pd.DataFrame(components), "retrieval": pd.DataFrame(retrieval)}
+
+
+_AXES = (("images", "image"), ("indices", "index"), ("input_styles", "style"))
+
+
+def _crossed(mine: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the indices that share one set of input styles and levels.
+
+    Another run may hold one index on a larger design, with levels of another meaning; the set
+    that most indices have is the crossed one.
+    """
+    cells = {
+        str(index): frozenset(zip(rows["style"], rows["level"], strict=True))
+        for index, rows in mine.groupby("index", sort=True)
+    }
+    groups: dict[frozenset[Any], list[str]] = {}
+    for index, have in cells.items():
+        groups.setdefault(have, []).append(index)
+    most = max(groups.values(), key=len)
+    return mine.loc[mine["index"].isin(most)]
+
+
+def _moments(
+    tables: IndexTables, where: Mapping[str, Any], mine: pd.DataFrame
+) -> dict[str, tuple[dict[str, Array], Mapping[str, list[Any]]]]:
+    """Return m and v (I, S indices, U input styles, C live) of every VGG tap at the first level."""
+    found: dict[str, tuple[dict[str, Array], Mapping[str, list[Any]]]] = {}
+    for tap in sorted(set(mine.loc[mine["tap_kind"] == "vgg_of_output", "tap"])):
+        one = {**where, "tap": tap, "condition": "original", "level": int(mine["level"].min())}
+        one["index"] = sorted(set(mine["index"]))
+        cells = tables.array(one, axes=("image", "index", "style"))
+        whole = ~np.isnan(cells.mean).all(axis=-1).any(axis=(1, 2))
+        mean, var = cells.mean[whole], cells.var[whole]
+        live = live_channels([var])
+        if len(mean) >= FEWEST and live.any():
+            m, v = scale_free(mean[..., live], var[..., live])
+            labels = {**cells.labels, "image": list(np.array(cells.labels["image"])[whole])}
+            found[tap] = ({"m": m, "v": np.where(np.isfinite(v), v, np.nanmin(v))}, labels)
+    return found
+
+
+def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001
+    """Judge H6 per network; H6b with the same rules, without adjustment."""
+    shares, found = _shares(tables["components"]), _retrieved(tables["retrieval"])
+    intact, frozen = _candidates(tables, plan)
+    decisions = judge_family(plan, "F3", intact) if intact else []
+    extra = [exploratory(plan, c) for c in frozen]
+    pairs = [("H6", d) for d in decisions] + [("H6b", d) for d in extra]
+    effects = [row for name, d in pairs for row in _effects(name, d, tables)]
+    return Report(
+        name="cin_style",
+        title="Index and input style of a conditional network",
+        question=(__doc__ or "").strip(),
+        findings=tuple(_findings(shares, found, plan)),
+        claims=tuple(_claim(name, d, tables) for name, d in pairs),
+        effects=pd.DataFrame(effects, columns=list(EFFECT_COLUMNS)),
+        tables={"shares": shares, "retrieval": found, "bars": _bars(shares, plan)},
+        figures=(
+            Figure(
+                name="shares",
+                draw="dots",
+                table="bars",
+                options={"xlabel": "share of variance of log sd (omega²)", "threshold": 0.5},
+                caption=f"Share of the variance of VGG moments of the output that the index and "
+                f"the input's style carry; {_n_words(tables)}; 95 % three-way jackknife "
+                "intervals.",
+                alt="Shares of variance by VGG tap for index and input style, at work and frozen.",
+            ),
+        ),
+        scope={"conditional network": _n_words(tables)},
+        methods=(
+            f"Components with all factors random, traces over live channels; {_n_words(tables)}. "
+            "Shares on the logit scale, their ratio on the log scale (Fieller where V_u is below "
+            "3 standard errors), delete-one jackknife over images, indices and input styles. "
+            "Retrieval: squared Euclidean distance of [m, v], Korn-Graubard effective sample size "
+            "with images as clusters, Clopper-Pearson interval.",
+        ),
+        limitations=(
+            "H6 is close to tautological: the last layer is normalised and the index was trained.",
+        ),
+        appendix=("bars",),
+    )
+
+
+def _replicates(rows: pd.DataFrame) -> tuple[dict[str, Array], tuple[int, int, int]]:
+    first = rows.iloc[0]
+    groups = (int(first["n_images"]), int(first["n_indices"]), int(first["n_input_styles"]))
+    parts = {
+        str(name): np.asarray(v, np.float64)
+        for name, v in zip(rows["component"], rows["values"], strict=True)
+    }
+    return parts, groups
+
+
+def _shares(components: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    by = ["source", "treatment", "tap", "moment"]
+    for key, mine in components.groupby(by, sort=True):
+        parts, groups = _replicates(mine)
+        for name in NAMES:
+            x = share_interval(parts, name, groups)
+            where = dict(zip(by, key, strict=True))
+            values = {"estimate": x.estimate, "low": x.low, "high": x.high}
+            rows.append({**where, "factor": name, **values, "variance": float(parts[name][0])})
+    return pd.DataFrame(rows)
+
+
+def _retrieved(retrieval: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in retrieval.to_dict("records"):
+        x = clustered_proportion(np.asarray(row["hits"], float), _cells(row))
+        values = {"accuracy": x.estimate, "low": x.low, "high": x.high, "effective_n": x.dof}
+        where = {name: row[name] for name in ("source", "treatment", "tap")}
+        rows.append({**where, **values, "chance": 1 / row["n_indices"]})
+    return pd.DataFrame(rows)
+
+
+def _cells(row: Mapping[Any, Any]) -> int:
+    return int(row["n_indices"]) * int(row["n_input_styles"])
+
+
+def _candidates(
+    tables: Mapping[str, pd.DataFrame], plan: Plan
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the candidates with normalisers at work, and those with frozen ones."""
+    intact: list[Candidate] = []
+    frozen: list[Candidate] = []
+    components, retrieval = tables["components"], tables["retrieval"]
+    at = components["tap"] == plan.primary["and_tap"]
+    at &= components["moment"] == plan.primary["moment"]
+    for values, rows in components[at].groupby(["source", "treatment"], sort=True):
+        source, treatment = str(values[0]), str(values[1])
+        hits = retrieval[
+            (retrieval["tap"] == plan.primary["and_tap"])
+            & (retrieval["source"] == source)
+            & (retrieval["treatment"] == treatment)
+        ].iloc[0]
+        candidate = _candidate(f"{source}, {treatment}", rows, hits.to_dict(), plan)
+        (frozen if treatment.startswith(HELD) else intact).append(candidate)
+    return intact, frozen
+
+
+def _candidate(unit: str, rows: pd.DataFrame, hits: Mapping[Any, Any], plan: Plan) -> Candidate:
+    parts, groups = _replicates(rows)
+    place = f"VGG of output {plan.primary['and_tap']}"
+    kept = ratio(parts["input_style"], parts["index"], groups, confidence=CONFIDENCE)
+    logs = kept.log()
+    rule = plan.rule("H6", "dominance")
+    dominance = Part(
+        rule=rule,
+        estimate=-logs.estimate,
+        low=-logs.high,
+        high=-logs.low,
+        se=logs.se,
+        dof=logs.dof,
+        pvalue=kept.pvalue(math.exp(-rule.null)),
+        p_min_effect=kept.pvalue(math.exp(-rule.min_effect)),
+        tap=place,
+    )
+    found = clustered_proportion(np.asarray(hits["hits"], float), _cells(hits))
+    rule = plan.rule("H6", "retrieval")
+    retrieval = Part(
+        rule=rule,
+        estimate=found.estimate,
+        low=found.low,
+        high=found.high,
+        se=found.se,
+        pvalue=proportion_pvalue(found, rule.null),
+        p_min_effect=proportion_pvalue(found, rule.min_effect),
+        tap=place,
+    )
+    least, (i, s, u) = plan.minimum, groups
+    short = [
+        f"{n} {name} < {least[key]}"
+        for n, name, key in ((i, "images", "images"), (s, "indices", "indices"),
+                             (u, "input styles", "input_styles"))
+        if n < least[key]
+    ]  # fmt: skip
+    return Candidate(
+        hypothesis="H6",
+        unit=unit,
+        parts=(_share_part(plan, parts, groups, place), dominance, retrieval),
+        not_testable="; ".join(short),
+    )
+
+
+def _share_part(plan: Plan, parts: Mapping[str, Array], groups: Sequence[int], place: str) -> Part:
+    rule = plan.rule("H6", "share")
+    x = share_interval(parts, "index", groups)
+    total = np.sum(list(parts.values()), axis=0)
+    share = parts["index"] / total
+    if not ((share > 0) & (share < 1)).all():
+        return interval_part(rule, x, place)
+    logit = interval(special.logit(share), groups, confidence=CONFIDENCE)
+    return Part(
+        rule=rule,
+        estimate=x.estimate,
+        low=x.low,
+        high=x.high,
+        se=x.se,
+        dof=x.dof,
+        pvalue=logit.pvalue(float(special.logit(rule.null))),
+        p_min_effect=logit.pvalue(float(special.logit(rule.min_effect))),
+        tap=place,
+    )
+
+
+def _claim(name: str, d: Decision, tables: Mapping[str, pd.DataFrame]) -> Claim:
+    found = "; ".join(
+        f"{p.rule.statistic} = {number(p.estimate)} ({number(p.low)} to {number(p.high)})"
+        for p in d.parts
+    )
+    tail = f" {d.verdict.capitalize()}: {d.reason}." if d.reason else ""
+    p = f"Holm-adjusted p = {d.p_adjusted:.2g}" if d.family else f"unadjusted p = {d.pvalue:.2g}"
+    return Claim(
+        hypothesis=name,
+        family=d.family,
+        claim=CLAIMS[name],
+        sentence=f"{d.unit}: {found} at {d.parts[0].tap}; {_n_words(tables)}; {p}.{tail}",
+        verdict=d.verdict,
+        scope=f"for the network {d.unit}; {_n_words(tables)}",
+    )
+
+
+def _effects(
+    name: str, d: Decision, tables: Mapping[str, pd.DataFrame]
+) -> Iterator[dict[str, Any]]:
+    for part in d.parts:
+        yield {
+            "hypothesis": name,
+            "family": d.family,
+            "statistic": part.rule.statistic,
+            "tap": f"{d.unit}: {part.tap}",
+            "estimate": part.estimate,
+            "low": part.low,
+            "high": part.high,
+            "se": part.se,
+            "dof": part.dof,
+            "n_units": _n_words(tables),
+            "pvalue": part.pvalue,
+            "p_adjusted": d.p_adjusted if d.family else math.nan,
+            "threshold": threshold(part),
+            "verdict": d.verdict,
+        }
+
+
+def _bars(shares: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    rows = shares[
+        (shares["moment"] == plan.primary["moment"])
+        & shares["factor"].isin(["index", "input_style"])
+    ]
+    treated = rows["treatment"].replace({"none": "at work"})
+    labelled = rows.assign(
+        label=rows["tap"] + ", " + treated, group=rows["factor"].str.replace("_", " ")
+    )
+    columns = ["label", "group", "estimate", "low", "high"]
+    return pd.DataFrame(labelled[columns]).reset_index(drop=True)
+
+
+def _findings(shares: pd.DataFrame, found: pd.DataFrame, plan: Plan) -> Iterator[str]:
+    """State how much of the index' share and of retrieval survives freezing (H6b)."""
+    tap, moment = plan.primary["and_tap"], plan.primary["moment"]
+    mine = shares[(shares["tap"] == tap) & (shares["moment"] == moment)]
+    for source, rows in mine.groupby("source", sort=True):
+        table = rows.pivot(index="treatment", columns="factor", values="estimate")
+        hits = found[(found["source"] == source) & (found["tap"] == tap)]
+        hits = hits.set_index("treatment")["accuracy"]
+        for treatment in table.index:
+            drop = ""
+            if treatment != "none" and "none" in table.index:
+                less = table.loc["none", "index"] - table.loc[treatment, "index"]
+                lost = hits["none"] - hits[treatment]
+                drop = f" (drop {number(float(less))}; retrieval drop {number(float(lost))})"
+            yield (
+                f"{source}, {treatment}: the index carries {number(table.loc[treatment, 'index'])} "
+                f"of the variance at {tap}, the input's style "
+                f"{number(table.loc[treatment, 'input_style'])}; the index is recognised in "
+                f"{number(100 * float(hits[treatment]), 0)} % of the outputs{drop}."
+            )
+
+
+def _n_words(tables: Mapping[str, pd.DataFrame]) -> str:
+    sizes = tables["components"][["n_images", "n_indices", "n_input_styles"]].drop_duplicates()
+    return "; ".join(
+        f"{i} images x {s} indices x {u} input styles" for i, s, u in sizes.to_numpy().tolist()
+    )

@@ -1,0 +1,294 @@
+"""At which depth do two groups of images differ in their channel means?
+
+Feature divergence of IBN-Net: per channel, the symmetric Kullback-Leibler divergence between the
+normal laws of the channel's mean over images, averaged over channels. Groups: two conditions of the
+same images, two styles of a crossed design (averaged over pairs), two domains of a manifest.
+Unit: the image (delete-one jackknife; one image leaves both groups where groups share images).
+Descriptive, no family. Taps whose moments a normaliser fixes are left out. The divergence rises
+without bound where the variance within a group collapses, so the normalised energy distance of the
+standardised means, in [0, 1], stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats as distributions
+
+from statsnorm.decisions import Plan
+from statsnorm.report.model import Figure, Report
+from statsnorm.stats.distances import energy_distance, standardise
+from statsnorm.stats.scale_free import live_channels
+
+Array = NDArray[np.float64]
+
+NETWORK = ("network", "source", "norm", "treatment", "index", "cell", "seed", "iteration")
+TREATMENTS = ("none", "frozen:prefix")
+CONSTANT = 1e-6  # of the channel's magnitude: moments are stored in float32
+LEAST_IMAGES = 6  # the unbiased estimate of a left-out group needs 4, the interval some more
+MAX_STYLES = 16
+CONFIDENCE = 0.95
+
+
+class DivergenceTables(Protocol):
+    """What this analysis needs of the tables."""
+
+    def keys(self) -> pd.DataFrame:
+        """Return the distinct key combinations."""
+
+    def images(self) -> pd.DataFrame:
+        """Return the images with their attributes."""
+
+    def moments(self, **where: Any) -> Any:
+        """Return (keys, mean, var) of the selected rows."""
+
+
+def summarise(tables: DivergenceTables) -> dict[str, pd.DataFrame]:
+    """Return the divergence of every pair of groups at every tap, with its jackknife error."""
+    keys = tables.keys()
+    keys = keys[
+        (keys["iteration"] != 0) & keys["treatment"].isin(TREATMENTS) & ~keys["by_construction"]
+    ]
+    domains = _domains(tables.images())
+    rows: list[dict[str, Any]] = []
+    by = [*NETWORK, "tap", "call"]
+    for values, mine in keys.groupby(by, sort=True):
+        where = dict(zip(by, values, strict=True))
+        first = mine.iloc[0]
+        meta = {name: first[name] for name in ("tap_kind", "depth")}
+        for kind, group, found in _pairs(tables, where, mine, domains):
+            rows.append({**where, **meta, "kind": kind, "group": group, **found})
+    return {"divergence": pd.DataFrame(rows)} if rows else {}
+
+
+def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001
+    """Report the divergence by depth for every network and pair of groups."""
+    table = tables["divergence"].copy()
+    half = distributions.t.isf((1 - CONFIDENCE) / 2, table["dof"]) * table["se"]
+    table["low"], table["high"] = table["estimate"] - half, table["estimate"] + half
+    table["net"] = _names(table)
+    shown = table.sort_values(["net", "depth", "tap"])
+    named: dict[str, pd.DataFrame] = {"divergence": table}
+    figures = []
+    for i, ((net, kind), mine) in enumerate(shown.groupby(["net", "kind"], sort=True)):
+        name = f"profile_{i}"
+        named[name] = mine[["tap", "tap_kind", "depth", "group", "estimate", "low", "high"]]
+        figures.append(
+            Figure(
+                name=name,
+                draw="profile",
+                table=name,
+                options={"ylabel": "feature divergence (nats)", "symlog": True},
+                caption=f"Feature divergence of channel means by depth, {net}, between {kind}s; "
+                f"{_n_words(mine)}; bars: 95 % delete-one-image jackknife intervals.",
+                alt=f"Feature divergence by depth for {net}.",
+            )
+        )
+    return Report(
+        name="divergence",
+        title="Feature divergence by depth",
+        question=(__doc__ or "").strip(),
+        findings=tuple(_findings(shown)),
+        tables=named,
+        figures=tuple(figures),
+        scope={"images of the divergence": _n_words(table)},
+        methods=(
+            "Groups of the same images: plug-in less its jackknife bias. Domains: unbiased under "
+            "normality. The plug-in of IBN-Net, positive even for equal groups, stands beside it; "
+            "an estimate may be negative. Channels below the variance floor, or constant "
+            "but for one image, in "
+            "either group are dropped and counted.",
+        ),
+        appendix=tuple(name for name in named if name != "divergence"),
+    )
+
+
+def leave_one_out(x: Array, y: Array, *, paired: bool) -> tuple[float, float, Array, list[int]]:
+    """Return (estimate, plug-in, delete-one values, sizes of the groups left from).
+
+    The plug-in is positive even for equal groups. Independent groups: exactly unbiased for
+    normal channels. Paired groups: the plug-in less its jackknife bias, which is 0 for equal ones.
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n, C) and (m, C)
+        Channel means of two groups without constant columns.
+    paired : bool
+        Row i of both groups is the same image: it leaves both at once.
+    """
+    none = np.zeros((1, 0), int)
+    full, plug_in = _divergence(_laws(x, none), _laws(y, none))
+    every_x, every_y = (np.arange(len(a))[:, None] for a in (x, y))
+    if paired:
+        n, (_, left) = len(x), _divergence(_laws(x, every_x), _laws(y, every_y))
+        corrected = n * plug_in[0] - (n - 1) * left.mean()
+        return float(corrected), float(plug_in[0]), left, [n]
+    from_x, _ = _divergence(_laws(x, every_x), _laws(y, none))
+    from_y, _ = _divergence(_laws(x, none), _laws(y, every_y))
+    return float(full[0]), float(plug_in[0]), np.concatenate([from_x, from_y]), [len(x), len(y)]
+
+
+def _laws(x: Array, out: NDArray[np.int_]) -> tuple[Array, Array, int]:
+    """Return mean and variance (ddof 1) over rows, (r, C), without the rows of `out` (r, 0|1)."""
+    n, mean, var = len(x), x.mean(axis=0), x.var(axis=0, ddof=1)
+    if not out.shape[1]:
+        return mean[None], var[None], n
+    gap = x[out[:, 0]] - mean  # (r, C)
+    return mean - gap / (n - 1), ((n - 1) * var - gap**2 * n / (n - 1)) / (n - 2), n - 1
+
+
+def _divergence(a: tuple[Array, Array, int], b: tuple[Array, Array, int]) -> tuple[Array, Array]:
+    """Return the unbiased and the plug-in divergence (r,), averaged over channels."""
+    (ma, va, n), (mb, vb, m) = a, b
+    gap = (ma - mb) ** 2
+    plug_in = (va + gap) / (2 * vb) + (vb + gap) / (2 * va) - 1
+    inverse_a, inverse_b = (n - 3) / (n - 1) / va, (m - 3) / (m - 1) / vb
+    unbiased = (va * (1 - 1 / n) + gap) * inverse_b / 2 - 1 / (2 * m)
+    unbiased = unbiased + (vb * (1 - 1 / m) + gap) * inverse_a / 2 - 1 / (2 * n) - 1
+    return unbiased.mean(axis=1), plug_in.mean(axis=1)
+
+
+def _pairs(
+    tables: DivergenceTables, where: Mapping[str, Any], mine: pd.DataFrame, domains: pd.Series
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    plain = mine[(mine["style"] == "") & (mine["contrast"] == "")]
+    conditions = sorted(set(plain["condition"]))
+    if "original" in conditions:
+        one = {**where, "condition": conditions, "style": "", "contrast": ""}
+        groups = _Groups(tables, one, "condition")
+        for other in (c for c in conditions if c != "original"):
+            if found := groups.compare(["original", other]):
+                yield "condition", f"original | {other}", found
+        if len(set(domains)) > 1:
+            yield from _domain_pairs(tables, {**one, "condition": "original"}, domains)
+    crossed = mine[(mine["style"] != "") & (mine["condition"] == "original")]
+    for values, rows in crossed.groupby(["restore", "strength", "contrast"], sort=True):
+        how, strength, contrast = str(values[0]), float(str(values[1])), str(values[2])
+        styles = sorted(set(rows["style"]))[:MAX_STYLES]
+        same = {"condition": "original", "restore": how, "strength": strength, "contrast": contrast}
+        level = {"level": int(rows["level"].min()), "style": styles}
+        groups = _Groups(tables, {**where, **same, **level}, "style")
+        if found := groups.compare(styles):
+            yield (
+                "style",
+                f"pairs of {len(styles)} styles (restore {how}, strength {strength:g})",
+                found,
+            )
+
+
+class _Groups:
+    """Rows of one tap, read once, by the value of one key column."""
+
+    def __init__(self, tables: DivergenceTables, where: Mapping[str, Any], column: str) -> None:
+        keys, self.mean, self.var = tables.moments(**where)
+        self.rows = {str(k): g.sort_values("image") for k, g in keys.groupby(column, sort=True)}
+
+    def compare(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """Average the divergence over all pairs of these groups, on the images of all of them."""
+        groups = [self.rows[name] for name in names if name in self.rows]
+        if len(groups) < 2:
+            return None
+        images = sorted(set.intersection(*(set(g["image"]) for g in groups)))
+        kept = [g[g["image"].isin(images)].index.to_numpy() for g in groups]
+        if len(images) < LEAST_IMAGES or any(len(k) != len(images) for k in kept):
+            return None
+        arrays = [np.asarray(self.mean[rows], np.float64) for rows in kept]
+        return _summary(arrays, live_channels([self.var[rows] for rows in kept]), paired=True)
+
+
+def _domain_pairs(
+    tables: DivergenceTables, where: Mapping[str, Any], domains: pd.Series
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    keys, mean, var = tables.moments(**where)
+    named = keys["image"].map(domains)
+    for a, b in combinations(sorted(set(named.dropna())), 2):
+        rows = [np.flatnonzero(named == domain) for domain in (a, b)]
+        if min(map(len, rows)) >= LEAST_IMAGES:
+            arrays = [np.asarray(mean[r], np.float64) for r in rows]
+            live = live_channels([var[r] for r in rows])
+            yield "domain", f"{a} | {b}", _summary(arrays, live, paired=False)
+
+
+def _summary(arrays: list[Array], floor: NDArray[np.bool_], *, paired: bool) -> dict[str, Any]:
+    live = floor & np.all([_varies(a) for a in arrays], axis=0)
+    if not live.any():
+        nothing = dict.fromkeys(("estimate", "plug_in", "energy", "se", "dof"), np.nan)
+        return {**nothing, **_sizes(arrays, live, paired=paired)}
+    pairs = list(combinations([a[:, live] for a in arrays], 2))
+    found = [leave_one_out(a, b, paired=paired) for a, b in pairs]
+    left, sizes = np.mean([f[2] for f in found], axis=0), found[0][3]
+    parts = np.split(left, np.cumsum(sizes)[:-1])
+    each = np.array([(n - 1) * p.var() for n, p in zip(sizes, parts, strict=True)])
+    total = float(each.sum())
+    dof = total**2 / float((each**2 / (np.array(sizes) - 1)).sum()) if total else sizes[0] - 1
+    return {
+        "estimate": float(np.mean([f[0] for f in found])),
+        "plug_in": float(np.mean([f[1] for f in found])),
+        "energy": float(np.mean([_energy(a, b) for a, b in pairs])),
+        "se": total**0.5,
+        "dof": float(dof),
+        **_sizes(arrays, live, paired=paired),
+    }
+
+
+def _sizes(arrays: list[Array], live: NDArray[np.bool_], *, paired: bool) -> dict[str, int]:
+    return {
+        "images": len(arrays[0]) if paired else sum(map(len, arrays)),
+        "groups": len(arrays),
+        "channels": int(live.sum()),
+        "dropped": int((~live).sum()),
+    }
+
+
+def _energy(a: Array, b: Array) -> float:
+    """Return the normalised energy distance, channels in units of their pooled sd."""
+    pooled = np.concatenate([a, b])
+    return energy_distance(*(standardise(x, reference=pooled) for x in (a, b))).normalised
+
+
+def _varies(x: Array) -> NDArray[np.bool_]:
+    """Say which columns still vary when any one row is left out."""
+    _, without, _ = _laws(x, np.arange(len(x))[:, None])
+    return np.asarray(without.min(axis=0) > (CONSTANT * np.abs(x).max(axis=0)) ** 2)
+
+
+def _domains(images: pd.DataFrame) -> pd.Series:
+    if "domain" not in images:
+        return pd.Series(dtype=object)
+    known = images[images["domain"].fillna("") != ""].drop_duplicates("image")
+    return known.set_index("image")["domain"]
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    names = []
+    for row in table[list(NETWORK)].to_dict("records"):
+        via = f"{row['network']} of {row['source']}" if row["source"] != "input" else row["network"]
+        parts = [str(via), *(str(row[k]) for k in ("index", "cell") if row[k])]
+        parts += [] if row["treatment"] == "none" else [str(row["treatment"])]
+        names.append(", ".join(parts))
+    return names
+
+
+def _n_words(rows: pd.DataFrame) -> str:
+    low, high = int(rows["images"].min()), int(rows["images"].max())
+    return f"{low} images" if low == high else f"{low} to {high} images"
+
+
+def _findings(shown: pd.DataFrame) -> Iterator[str]:
+    for (net, _, group), rows in shown.groupby(["net", "kind", "group"], sort=True):
+        ordered = rows.sort_values("depth")
+        if not ordered["estimate"].notna().any():
+            continue
+        first, last = ordered.iloc[0], ordered.iloc[-1]
+        most = ordered.iloc[int(np.nanargmax(ordered["estimate"].to_numpy(float)))]
+        yield (
+            f"{net}, {group}: {first['estimate']:.3g} nats at {first['tap']}, "
+            f"{last['estimate']:.3g} at {last['tap']}; largest at {most['tap']}, "
+            f"{most['estimate']:.3g} ({most['low']:.3g} to {most['high']:.3g}); normalised energy "
+            f"distance {first['energy']:.2f} to {last['energy']:.2f}."
+        )

@@ -1,0 +1,279 @@
+"""From tables to the sufficient statistics of `removed_variance`: components and replicates.
+
+Everything is under the convention "contrast fixed"; with all factors random V_S is
+`style - style_contrast / K` and V_I is `content - content_contrast / K` (method 2.4), so the
+other convention needs no second pass. Traces are means over the channels that are live in every
+compared member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from statsnorm.decisions import Plan, load_plan
+from statsnorm.removal.crossed import (
+    Cells,
+    Design,
+    Member,
+    MomentTables,
+    find_designs,
+    load_members,
+    read_cells,
+    taps_of,
+)
+from statsnorm.stats.components import component_replicates, crossed_components, style_leverage
+from statsnorm.stats.scale_free import live_channels, scale_free
+
+Array = NDArray[np.float64]
+
+EVIDENCE: tuple[str, ...] = ("next_pre_norm", "residual_sum", "vgg_of_output")
+COMPONENTS: tuple[str, ...] = (
+    "content",
+    "style",
+    "contrast",
+    "content_style",
+    "content_contrast",
+    "style_contrast",
+    "residual",
+)
+REPLICATED: tuple[str, ...] = COMPONENTS[:-1]
+MEDIANS: tuple[str, ...] = ("content", "style", "contrast")
+MOMENTS: tuple[str, ...] = ("m", "v", "mean", "sd")  # the last two on the raw scale
+ALL = "all"
+SELECTED_CHANNELS = 2
+
+
+def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
+    """Reduce all crossed designs of the tables to small frames.
+
+    Returns
+    -------
+    dict of DataFrame
+        `designs` (one row a design), `components` (traces and medians of every tap, member and
+        moment), `replicates` (delete-one trace replicates at the evidence taps of trained
+        networks), `drift`, `leverage`, `scatter`, `notes`. Empty if there is no crossed design.
+    """
+    designs = find_designs(tables.keys())
+    if not designs:
+        return {}
+    plan, eps = load_plan(), _eps(tables.taps())
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: []
+        for name in ("designs", "components", "replicates", "drift", "leverage", "scatter", "notes")
+    }
+    for number, design in enumerate(designs):
+        _add_design(rows, tables, (number, design), designs, plan, eps)
+    return {name: pd.DataFrame(records) for name, records in rows.items() if records}
+
+
+def _add_design(
+    rows: dict[str, list[dict[str, Any]]],
+    tables: MomentTables,
+    numbered: tuple[int, Design],
+    designs: list[Design],
+    plan: Plan,
+    eps: Mapping[tuple[str, str], float],
+) -> None:
+    number, design = numbered
+    labels: tuple[tuple[Any, ...], ...] = ((), (), ())
+    seen: set[str] = set()
+    for tap in taps_of(design).to_dict("records"):
+        members, notes = load_members(tables, design, tap["tap"], tap["call"], tap["members"])
+        labels = next(iter(members.values())).labels
+        for note in notes:
+            if note not in seen:
+                seen.add(note)
+                rows["notes"].append({"design": number, "note": note})
+        name = tap["tap"] if tap["call"] == 0 else f"{tap['tap']}#{tap['call']}"
+        live = live_channels(
+            [cells.var for cells in members.values()],
+            eps=eps.get((str(design.network["network"]), tap["tap"]), 0.0),
+        )
+        where = {"design": number, "tap": name}
+        meta = {k: tap[k] for k in ("tap_kind", "depth", "by_construction")}
+        counts = {"channels": int(live.sum()), "dropped": int((~live).sum())}
+        if live.any():
+            found = list(_reduce(design, members, live, meta, plan))
+            if tap["tap_kind"] == "vgg_of_output" and name == plan.primary["and_tap"]:
+                at_input = _at_input(tables, design, designs, tap)
+                found += [] if design.untrained else _scatter(members, live, plan, at_input)
+            for record in found:
+                table = record.pop("table")
+                extra = {**meta, **counts} if table == "components" else {}
+                rows[table].append({**where, **extra, **record})
+    rows["designs"].append(_design_row(number, design, labels))
+
+
+def _reduce(
+    design: Design,
+    members: dict[Member, Cells],
+    live: NDArray[np.bool_],
+    meta: Mapping[str, Any],
+    plan: Plan,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one tap, each with the name of its table."""
+    styles = next(iter(members.values())).labels[1]
+    evidence = meta["tap_kind"] in EVIDENCE and not meta["by_construction"]
+    replicated = evidence and not design.untrained
+    for (condition, treatment), cells in members.items():
+        key = {"condition": condition, "treatment": treatment}
+        values = _moments(cells, live)
+        for moment, y in values.items():
+            full = replicated and moment in ("m", "v")
+            for subset, columns in _generators(styles).items():
+                if subset != ALL and not (full and moment == plan.primary["moment"]):
+                    continue
+                part = y if subset == ALL else y[:, columns]
+                labelled = {**key, "generators": subset, "moment": moment}
+                wanted = _wanted(condition, treatment, plan, subset) if full else ()
+                yield from _component_rows(part, labelled, wanted)
+        if evidence and condition == "original":
+            yield {"table": "leverage", **key, **_leverage(values["v"], styles)}
+    if meta["tap_kind"] == "vgg_of_output":
+        yield from _drift(members, live)
+
+
+def _component_rows(
+    y: Array, key: Mapping[str, Any], wanted: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    per_channel = _components(y)
+    traces = {name: float(value.mean()) for name, value in per_channel.items()}
+    medians = {f"{name}_median": float(np.median(per_channel[name])) for name in MEDIANS}
+    yield {"table": "components", **key, **traces, **medians}
+    if wanted:
+        replicates = component_replicates(y, contrast="fixed")
+        for name in wanted:
+            values = np.asarray(replicates[name]).mean(axis=1)
+            yield {"table": "replicates", **key, "component": name, "values": values}
+
+
+def _components(y: Array) -> dict[str, Array]:
+    result = crossed_components(y, contrast="fixed")
+    return {name: np.asarray(getattr(result, name)) for name in COMPONENTS}
+
+
+def _wanted(condition: str, treatment: str, plan: Plan, subset: str) -> tuple[str, ...]:
+    """Return the components whose replicates the report needs of this member."""
+    if condition == "original" and treatment in ("none", "frozen:prefix", "frozen:all"):
+        return REPLICATED if subset == ALL else ("content", "style")
+    if condition in plan.primary["pixel"] and treatment == plan.primary["before"]:
+        return ("style",)
+    if condition in plan.primary["perp"] and treatment in ("none", plan.primary["before"]):
+        return ("style",)
+    return ()
+
+
+def _moments(cells: Cells, live: NDArray[np.bool_]) -> dict[str, Array]:
+    """Return the moments (I, S, K, C live) float64, scale-free and raw."""
+    mean, var = cells.mean[..., live].astype(np.float64), cells.var[..., live].astype(np.float64)
+    m, v = scale_free(mean, var)
+    # a live channel may still be exactly constant inside up to 1 % of the cells
+    v = np.where(np.isfinite(v), v, np.nanmin(v, axis=(0, 1, 2), keepdims=True))
+    return {"m": m, "v": v, "mean": mean, "sd": np.sqrt(var)}
+
+
+def _generators(styles: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the columns of each style generator, and of all; one generator is only `all`."""
+    names = [str(style).rpartition(":")[0] for style in styles]
+    subsets: dict[str, Any] = {ALL: slice(None)}
+    if len(set(names)) > 1:
+        for name in sorted(set(names)):
+            columns = np.flatnonzero(np.array(names) == name)
+            if len(columns) > 1:
+                subsets[name] = columns
+    return subsets
+
+
+def _leverage(v: Array, styles: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the style that holds the largest share of the between-style sum of squares."""
+    shares = style_leverage(v)
+    most = int(shares.argmax())
+    return {"style": str(styles[most]), "share": float(shares[most])}
+
+
+def _drift(members: dict[Member, Cells], live: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
+    """Yield the mean squared relative distance of the output's moments under replacement."""
+    intact = members.get(("original", "none"))
+    if intact is None:
+        return
+    a, s = intact.mean[..., live].astype(float), np.sqrt(intact.var[..., live].astype(float))
+    size = (a**2 + s**2).sum(axis=-1)  # (I, S, K)
+    for (condition, treatment), cells in members.items():
+        if condition == "original" and treatment != "none":
+            b, t = cells.mean[..., live].astype(float), np.sqrt(cells.var[..., live].astype(float))
+            distance = ((a - b) ** 2 + (s - t) ** 2).sum(axis=-1) / size
+            yield {"table": "drift", "treatment": treatment, "distance": float(distance.mean())}
+
+
+def _scatter(
+    members: dict[Member, Cells], live: NDArray[np.bool_], plan: Plan, at_input: Cells | None
+) -> Iterator[dict[str, Any]]:
+    """Yield m and v of the channels with the largest V_S before, at the first contrast level."""
+    frozen = members.get(("original", plan.primary["before"]))
+    intact = members.get(("original", "none"))
+    if frozen is None or intact is None:
+        return
+    top = np.argsort(-_components(_moments(frozen, live)["v"])["style"], kind="stable")
+    chosen = top[:SELECTED_CHANNELS]
+    for panel, cells in (("input", at_input), ("frozen", frozen), ("normalised", intact)):
+        if cells is None or cells.mean.shape[-1] != len(live):
+            continue
+        with np.errstate(divide="ignore"):
+            values = _moments(cells, live)
+        for column in chosen:
+            for s, style in enumerate(cells.labels[1]):
+                yield {
+                    "table": "scatter",
+                    "panel": panel,
+                    "channel": int(np.flatnonzero(live)[column]),
+                    "style": str(style),
+                    "m": values["m"][:, s, 0, column].astype(np.float32),
+                    "v": values["v"][:, s, 0, column].astype(np.float32),
+                }
+
+
+def _at_input(
+    tables: MomentTables, design: Design, designs: list[Design], tap: Mapping[Any, Any]
+) -> Cells | None:
+    """Return the cells of the same VGG tap on the design's inputs, if they were extracted."""
+    for other in designs:
+        same = all(
+            other.network[k] == v
+            for k, v in (("network", design.network["network"]), ("source", "input"))
+        )
+        if same and other.inputs == design.inputs and tap["tap"] in set(other.rows["tap"]):
+            return read_cells(
+                tables, other, tap["tap"], tap["call"], condition="original", treatment="none"
+            )
+    return None
+
+
+def _design_row(number: int, design: Design, labels: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
+    generators = sorted({str(style).rpartition(":")[0] for style in labels[1]})
+    images, styles, levels = (len(axis) for axis in labels)
+    return {
+        "design": number,
+        "net": design.net,
+        **design.network,
+        **design.inputs,
+        "untrained": design.untrained,
+        "images": images,
+        "styles": styles,
+        "levels": levels,
+        "style_generators": ", ".join(generators),
+        "n_generators": len(generators),
+    }
+
+
+def _eps(taps: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Return the eps of the normaliser at each tap, 0 where there is none."""
+    known = taps[taps["eps"].notna()]
+    largest: dict[tuple[str, str], float] = {}
+    for network, tap, eps in zip(known["network"], known["tap"], known["eps"], strict=True):
+        largest[network, tap] = max(float(eps), largest.get((network, tap), 0.0))
+    return largest

@@ -1,0 +1,307 @@
+"""Sentences, scope and effect rows of the `removed_variance` report, made from its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from statsnorm.decisions import Decision, Part, Plan
+from statsnorm.removal.claims import Judged
+from statsnorm.removal.crossed import INPUT_KEYS
+from statsnorm.removal.evidence import kept_by_norm, spread, untrained_removed
+from statsnorm.removal.study import Frames, primary_places
+
+FACTOR_WORDS = {"style": "style", "content": "content", "contrast": "contrast"}
+FRACTION_SCALE = "removed fraction, or difference of removed fractions"
+LOG_SCALE = "log ratio (Psi), or difference of log ratios"
+
+
+def counts(j: Judged) -> str:
+    """Return "24 images x 8 styles x 3 gain levels"."""
+    images, styles = j.study.groups
+    contrast = j.study.key["contrast"]
+    return f"{images} images x {styles} styles x {j.study.levels} {contrast} levels"
+
+
+def number(x: float, digits: int = 2) -> str:
+    """Return a number for a sentence; infinities and nan in words."""
+    if math.isnan(x):
+        return "unknown"
+    if math.isinf(x):
+        return "infinity" if x > 0 else "minus infinity"
+    return f"{x:.{digits}f}"
+
+
+def percent(x: float) -> str:
+    """Return a fraction as percent, never rounded up to 100 nor down to 0."""
+    value = 100 * x
+    if math.isnan(x) or math.isinf(x):
+        return "unknown"
+    if 99.5 <= value < 100:
+        return f"{math.floor(value * 100) / 100:.2f}"
+    return f"{value:.0f}"
+
+
+def removed_words(part: tuple[float, float, float]) -> str:
+    """Return "80 % (76 to 84)"; an open upper end as "at least"."""
+    estimate, low, high = part
+    if math.isinf(low) or math.isnan(low):
+        return f"{percent(estimate)} % (no interval)"
+    ends = (
+        f"{percent(low)} to {percent(high)}" if math.isfinite(high) else f"at least {percent(low)}"
+    )
+    return f"{percent(estimate)} % ({ends})"
+
+
+def headline(judged: Sequence[Judged], plan: Plan) -> str:
+    """Return the sentence of the first screen, for every network."""
+    return " ".join(_headline(j, plan) for j in judged)
+
+
+def _headline(j: Judged, plan: Plan) -> str:
+    study = j.study
+    place, taps = next(iter(primary_places(study, plan).items()))
+    trained, random, n = [], [], 0
+    for component, word in FACTOR_WORDS.items():
+        kept = kept_by_norm(study, taps, component, plan)
+        if kept is None:
+            return ""
+        r = kept.removed()
+        trained.append(f"{removed_words((r.estimate, r.low, r.high))} of {word}")
+        others = spread(untrained_removed(study, taps, component, plan))
+        n = max(n, others.n)
+        random.append(f"{percent(others.mean)} %" if others.n else "unknown")
+    text = (
+        f"In {study.label} normalisation removed {trained[0]}, {trained[1]} and {trained[2]} "
+        f"variance of log sd ({place}, {len(taps)} taps, 95 % intervals)"
+    )
+    if not n:
+        return text + "; no untrained network was measured."
+    return text + f"; {n} untrained networks on average: {', '.join(random)}."
+
+
+def claim_sentence(j: Judged, decision: Decision) -> str:
+    """Return what was found for one claim, with estimates, intervals and n."""
+    found = "; ".join(
+        f"{p.rule.statistic} = {number(p.estimate)} ({number(p.low)} to {number(p.high)}) "
+        f"at {p.tap}"
+        for p in decision.parts
+    )
+    adjusted = f"Holm-adjusted p = {decision.p_adjusted:.2g}"
+    blocked = f" {decision.verdict.capitalize()}: {decision.reason}." if decision.reason else ""
+    if not found:
+        return f"Not measured.{blocked}"
+    tail = "" if decision.reason else f", {adjusted}"
+    strong = " Every interval clears its least effect." if decision.strong else ""
+    return f"{found}; {counts(j)}{tail}.{strong}{blocked}"
+
+
+def claim_scope(j: Judged) -> str:
+    """Return the scope of a verdict: styles, network, images."""
+    parts = [j.scope] if j.scope else []
+    parts.append(f"for the network {j.study.label}")
+    parts.append(counts(j))
+    how = ", ".join(f"{k} {j.study.key[k]}" for k in ("restore", "strength"))
+    return "; ".join([*parts, how])
+
+
+def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
+    """Yield one `effects` row per part; a claim without parts keeps one row."""
+    images, styles = j.study.groups
+    shared = {
+        "hypothesis": decision.hypothesis,
+        "family": decision.family,
+        "n_units": f"{images} images, {styles} styles",
+        "p_adjusted": decision.p_adjusted,
+        "verdict": decision.verdict,
+    }
+    for part in decision.parts:
+        yield {
+            **shared,
+            "statistic": part.rule.statistic,
+            "tap": f"{j.study.label}: {part.tap}",
+            "estimate": part.estimate,
+            "low": part.low,
+            "high": part.high,
+            "se": part.se,
+            "dof": part.dof,
+            "pvalue": part.pvalue,
+            "threshold": threshold(part),
+        }
+    if not decision.parts:
+        blank = dict.fromkeys(("estimate", "low", "high", "se", "dof", "pvalue"), math.nan)
+        yield {**shared, **blank, "statistic": "", "tap": j.study.label, "threshold": ""}
+
+
+def threshold(part: Part) -> str:
+    """Return the rule in signs: the null to exclude and the effect to reach."""
+    sign = ">" if part.rule.side == "greater" else "<"
+    null, least = part.rule.null, part.rule.min_effect
+    return f"CI {sign} {null:.3g}" + ("" if null == least else f", estimate {sign}= {least:.3g}")
+
+
+def forest_rows(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Return the source of F6."""
+    rows = []
+    for j in judged:
+        name = f"{j.study.label}: " if len(judged) > 1 else ""
+        for decision in j.decisions:
+            for part in decision.parts:
+                logs = "Psi" in part.rule.statistic
+                rows.append(
+                    {
+                        "label": f"{name}{decision.hypothesis} {part.rule.statistic}\n{part.tap}",
+                        "scale": LOG_SCALE if logs else FRACTION_SCALE,
+                        "estimate": part.estimate,
+                        "low": part.low,
+                        "high": part.high,
+                        "null": part.rule.null,
+                        "min_effect": part.rule.min_effect,
+                        "verdict": decision.verdict,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def findings(judged: Sequence[Judged], merged: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    """Return the sentences under the results: selectivity with V_I and V_S, Theta, warnings."""
+    found: list[str] = []
+    for j in judged:
+        label = j.study.label
+        inputs = merged["input_balance"]
+        for name in INPUT_KEYS:
+            inputs = inputs[inputs[name] == j.study.key[name]]
+        vgg = {tap for _, tap in j.study.of_kind("vgg_of_output")}
+        inputs = inputs[inputs["tap"].isin(vgg) | (inputs["net"] == "pixels")]
+        listed = "; ".join(
+            f"{net} {tap} ({moment}): V_I {vi:.3g}, V_S {vs:.3g}"
+            for net, tap, moment, vi, vs in zip(
+                *(inputs[c] for c in ("net", "tap", "moment", "content", "style")), strict=True
+            )
+        )
+        if listed:
+            found.append(f"Selectivity of {label} is to be read beside the inputs: {listed}.")
+        found += _theta(label, merged["derived"])
+        found += _warnings(label, merged)
+    return tuple(found)
+
+
+def _theta(label: str, derived: pd.DataFrame) -> Iterator[str]:
+    if not len(derived):
+        return
+    rows = derived[(derived["net"] == label) & (derived["quantity"] == "Theta")]
+    rows = rows[(rows["moment"] == "v") & np.isfinite(rows["estimate"].astype(float))]
+    for row in rows.head(1).to_dict("records"):
+        yield (
+            f"Style against contrast at {label}, {row['place']}: Theta = "
+            f"{number(row['estimate'])} ({number(row['low'])} to {number(row['high'])}); above 0 "
+            "contrast is removed more, as it must be where the normaliser removes gain exactly."
+        )
+
+
+def _warnings(label: str, merged: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    table = merged["diagnostics"]
+    if not len(table):
+        return
+    mine = table[table["net"] == label]
+    heavy = mine[mine["style_dominates"].astype(bool)]
+    if len(heavy):
+        worst = heavy.sort_values("largest_style_share").iloc[-1]
+        yield (
+            f"Warning: at {len(heavy)} of {len(mine)} taps of {label} one style holds more than "
+            f"40 % of the style variance (most: {worst['largest_style']}, "
+            f"{percent(worst['largest_style_share'])} %, at {worst['tap']})."
+        )
+    low, high = mine["least_without_a_style"].min(), mine["most_without_a_style"].max()
+    yield (
+        f"Leaving out any one style, R_S over the evidence taps of {label} stays between "
+        f"{number(low)} and {number(high)}."
+    )
+    yield (
+        f"The three-way interaction is at most {percent(mine['residual_share'].max())} % of the "
+        f"total variance at an evidence tap of {label}; {int(mine['dropped'].sum())} of "
+        f"{int((mine['dropped'] + mine['channels']).sum())} channels lie below the floor."
+    )
+
+
+def scope(judged: Sequence[Judged]) -> dict[str, str]:
+    """Return networks, style generators, styles, images and untrained networks."""
+    return {
+        "networks": "; ".join(j.study.label for j in judged),
+        "style generators": "; ".join(
+            dict.fromkeys(str(j.study.designs.iloc[0]["style_generators"]) for j in judged)
+        ),
+        "design": "; ".join(dict.fromkeys(counts(j) for j in judged)),
+        "untrained networks": "; ".join(str(len(j.study.untrained)) for j in judged),
+    }
+
+
+def methods(judged: Sequence[Judged], frames: Frames, plan: Plan) -> tuple[str, ...]:
+    """Return the methods text with its numbers."""
+    if not judged:
+        return ()
+    primary, components = plan.primary, frames["components"]
+    taps = components[["design", "tap", "channels", "dropped"]].drop_duplicates(["design", "tap"])
+    texts = [
+        "Scale-free moments m = mean / s_c (s_c^2 the channel's average variance over the cells of "
+        "its own network and treatment) and v = 0.5 log var; population variances.",
+        "Variance components by expected mean squares with contrast fixed (Cornfield-Tukey), "
+        "untruncated, averaged over channels; with contrast random in the specification curve.",
+        f"Baseline: {primary['before']}, every normaliser up to the tap replaced by the affine map "
+        "that it is on average over held-out reference images.",
+        "Intervals: two-way delete-one jackknife over images and styles, Satterthwaite degrees of "
+        "freedom, t quantile, log scale; Fieller's inversion where V after is below 3 standard "
+        "errors. s_c is not re-estimated within the jackknife.",
+        "Untrained column: prediction interval of a further random network, mean -/+ t sd "
+        "sqrt(1 + 1/n); 'beyond untrained' joins that prediction error with the trained network's "
+        "jackknife variance.",
+        f"Floor: a channel whose variance lies below 100 eps of its layer (1e-10 without a "
+        f"normaliser) in more than 1 % of the cells of any compared member is dropped from all: "
+        f"{int(taps['dropped'].sum())} of {int((taps['dropped'] + taps['channels']).sum())} "
+        "channels over all taps.",
+        f"Decisions: alpha {plan.alpha:g}, Holm within F2 over {len(plan.families['F2'])} claims a "
+        "network; the p of a claim is the largest of its parts.",
+    ]
+    for j in judged:
+        first, last = list(primary_places(j.study, plan).items())
+        texts.append(
+            f"{j.study.label}: {counts(j)}, {primary['moment']} at {last[0]} and {first[0]} "
+            f"({len(first[1])} taps), {len(j.study.untrained)} untrained networks."
+        )
+    return tuple(texts)
+
+
+def limitations(judged: Sequence[Judged], plan: Plan) -> tuple[str, ...]:
+    """Return what the verdicts cannot carry."""
+    texts = []
+    for j in judged:
+        images, styles = j.study.groups
+        if styles <= plan.minimum["caution_styles"]:
+            texts.append(
+                f"Caution: {styles} styles. With so few, nominal 95 % intervals covered 86.5 to 95 "
+                "% in simulations; 16 or more are recommended."
+            )
+        if j.scope:
+            texts.append(
+                f"{j.study.label}: verdicts hold for {j.scope[1:-1]}; a verdict on style at large "
+                f"needs the same result in {plan.minimum['style_generators']} style generators."
+            )
+        if not j.sensitivity:
+            texts.append(
+                f"{j.study.label}: the sign of Psi was not checked under other ways of making the "
+                "styled inputs (blend strengths)."
+            )
+        texts.append(
+            f"{j.study.label} is one trained network: conclusions are for this network, "
+            f"{images} images and {styles} styles."
+        )
+    if judged:
+        texts.append(
+            "V_I is the variance of moments between images: palette, light and composition, not "
+            "meaning. The frozen baseline is a counterfactual about inference, not about training."
+        )
+    return tuple(dict.fromkeys(texts))

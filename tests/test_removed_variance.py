@@ -1,0 +1,393 @@
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats as distributions
+from synthetic_tables import planted_study
+
+from analyses import removed_variance
+from statsnorm.decisions import (
+    CONTRADICTED,
+    FACTOR_DEPENDENT,
+    NOT_INTERPRETABLE,
+    NOT_TESTABLE,
+    SUPPORTED,
+    load_plan,
+)
+from statsnorm.errors import StatsnormError
+from statsnorm.removal import specifications
+from statsnorm.removal.crossed import find_designs, load_members
+from statsnorm.removal.evidence import spread
+from statsnorm.removal.ratios import ratio, ratio_of_ratios, standard_error
+from statsnorm.removal.study import kept_ratio, studies, untrained_ratios
+from statsnorm.stats.components import component_replicates, crossed_components
+from statsnorm.stats.jackknife import two_way_jackknife
+
+PLAN = load_plan()
+
+
+def report(tables, seed=0):
+    frames = removed_variance.summarise(tables)
+    return removed_variance.run(frames, PLAN, np.random.default_rng(seed))
+
+
+def verdicts(found):
+    return {claim.hypothesis: claim.verdict for claim in found.claims}
+
+
+@pytest.fixture(scope="module")
+def planted():
+    tables = planted_study(np.random.default_rng(0))
+    frames = removed_variance.summarise(tables)
+    return tables, frames, removed_variance.run(frames, PLAN, np.random.default_rng(0))
+
+
+def test_planted_truth_is_recovered(planted):
+    _, _, found = planted
+    table = found.tables["removed"]
+    table = table[(table["baseline"] == "frozen:prefix") & (table["moment"] == "v")]
+    for factor, truth in (("S", 0.8), ("I", 0.3), ("K", 1.0)):
+        rows = table[(table["factor"] == factor) & table["low"].notna()]
+        assert len(rows) == 4
+        assert_allclose(rows["estimate"], truth, atol=0.02)
+        assert (rows["simultaneous_low"] <= truth).all()
+        assert (rows["simultaneous_high"] >= truth).all()
+        assert (rows["simultaneous_low"] <= rows["low"]).all()
+
+
+def test_planted_verdicts(planted):
+    _, _, found = planted
+    assert verdicts(found) == dict.fromkeys(("H5a", "H5b", "H5c", "H5d"), SUPPORTED)
+    assert all(c.scope.startswith("(cin26 styles)") for c in found.claims)
+    assert any("Caution: 8 styles" in text for text in found.limitations)
+
+
+def test_untrained_column_is_the_prediction_interval(planted):
+    _, frames, found = planted
+    study = studies(frames, PLAN)[0]
+    row = found.tables["removed"].query(
+        "tap == 'relu3_1' and moment == 'v' and factor == 'S' and baseline == 'frozen:prefix'"
+    )
+    kept = untrained_ratios(
+        study, study.of_kind("vgg_of_output"), "style", moment="v", before="frozen:prefix"
+    )
+    assert len(kept) == 8
+    values = 1 - kept
+    half = distributions.t.ppf(0.975, 7) * values.std(ddof=1) * math.sqrt(1 + 1 / 8)
+    assert_allclose(row["untrained_low"], values.mean() - half)
+    assert_allclose(row["untrained"], 0.5, atol=0.03)
+
+
+def test_pipeline_null_gives_zero_and_no_support():
+    tables = planted_study(
+        np.random.default_rng(1), keep=(1, 1, 1), keep_untrained=(1, 1, 1), pixel=1.0
+    )
+    for i, (row, labels, _, _) in enumerate(tables.blocks):
+        if row["treatment"] == "none":  # the very arrays of the frozen arm
+            twin = next(
+                b for b in tables.blocks
+                if b[0] == {**row, "treatment": "frozen:prefix"}
+            ) if row["norm"] == "cin" and not row["by_construction"] else None  # fmt: skip
+            if twin is not None:
+                tables.blocks[i] = (row, labels, twin[2], twin[3])
+    found = report(tables)
+    removed = found.tables["removed"]
+    known = removed[~removed["by_construction"] & removed["estimate"].notna()]
+    assert (known["estimate"] == 0).all()
+    assert SUPPORTED not in verdicts(found).values()
+    assert verdicts(found)["H5a"] == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ({"images": 12}, "12 images < 24"),
+        ({"styles": 6}, "6 styles < 8"),
+        ({"levels": 2}, "2 levels < 3"),
+    ],
+)
+def test_small_designs_are_not_testable(size, reason):
+    found = report(planted_study(np.random.default_rng(2), **size))
+    assert set(verdicts(found).values()) == {NOT_TESTABLE}
+    assert all(reason in claim.sentence for claim in found.claims)
+
+
+def test_too_few_untrained_networks_block_the_learned_claims():
+    found = report(planted_study(np.random.default_rng(3), untrained=5))
+    by = verdicts(found)
+    assert (by["H5a"], by["H5d"]) == (NOT_TESTABLE, NOT_TESTABLE)
+    assert (by["H5b"], by["H5c"]) == (SUPPORTED, SUPPORTED)
+
+
+def test_missing_conditions_block_only_their_claims():
+    found = report(planted_study(np.random.default_rng(4), conditions=False))
+    by = verdicts(found)
+    assert by["H5a"] == SUPPORTED
+    assert (by["H5b"], by["H5c"]) == (NOT_TESTABLE, NOT_TESTABLE)
+    assert any("standardise" in text for text in found.left_out)
+
+
+def test_a_ratio_of_remainders_is_not_interpretable():
+    found = report(planted_study(np.random.default_rng(5), keep=(0.03, 0.01, 0.0)))
+    assert verdicts(found)["H5d"] == NOT_INTERPRETABLE
+    assert verdicts(found)["H5a"] == SUPPORTED
+
+
+def test_starved_content_makes_selectivity_factor_dependent():
+    tables = planted_study(np.random.default_rng(6))
+    for i, (row, labels, mean, var) in enumerate(tables.blocks):
+        if row["network"] == "vgg16" and row["source"] == "input":
+            flat = var.mean(axis=0, keepdims=True) * np.exp(0.05 * np.log(var))
+            tables.blocks[i] = (row, labels, mean, flat)
+    found = report(tables)
+    assert verdicts(found)["H5d"] == FACTOR_DEPENDENT
+    gate = found.gates[0]
+    assert not gate.passed
+    assert gate.value < 0.2
+
+
+def test_opposite_sign_under_another_strength_is_factor_dependent():
+    tables = planted_study(np.random.default_rng(7))
+    other = planted_study(np.random.default_rng(8), keep=(0.2, 0.7, 0.0), untrained=0)
+    for row, labels, mean, var in other.blocks:
+        tables.blocks.append(({**row, "strength": 0.7, "restore": "none"}, labels, mean, var))
+    found = report(tables)
+    assert verdicts(found)["H5d"] == FACTOR_DEPENDENT
+    assert verdicts(found)["H5a"] == SUPPORTED
+    assert len(found.claims) == 4  # the other strength is a sensitivity analysis, not a claim
+
+
+def test_weak_pixel_gain_is_contradicted():
+    found = report(planted_study(np.random.default_rng(9), pixel=0.2))
+    assert verdicts(found)["H5b"] == CONTRADICTED
+
+
+def test_one_generator_that_disagrees_is_factor_dependent():
+    rng = np.random.default_rng(10)
+    tables = planted_study(rng, styles=16, generators=("cin26", "filters"))
+    for i, (row, labels, mean, var) in enumerate(tables.blocks):
+        if row["treatment"] == "none" and row["norm"] == "cin" and row["condition"] == "original":
+            before = next(
+                (b for b in tables.blocks if b[0] == {**row, "treatment": "frozen:prefix"}), None
+            )
+            if before is None:
+                continue
+            keep = np.array([s.startswith("filters") for s in labels["style"]])
+            mean, var = mean.copy(), var.copy()
+            mean[:, keep], var[:, keep] = before[2][:, keep], before[3][:, keep]
+            tables.blocks[i] = (row, labels, mean, var)
+    found = report(tables)
+    assert verdicts(found)["H5a"] == FACTOR_DEPENDENT
+    sentence = next(c.sentence for c in found.claims if c.hypothesis == "H5a")
+    assert "filters contradicted" in sentence
+
+
+def test_affine_maps_of_channels_change_nothing(planted):
+    _, _, found = planted
+    moved = planted_study(np.random.default_rng(0))
+    rng = np.random.default_rng(11)
+    for i, (row, labels, mean, var) in enumerate(moved.blocks):
+        gain = rng.uniform(0.5, 2, mean.shape[-1])
+        moved.blocks[i] = (row, labels, gain * mean + rng.normal(), gain**2 * var)
+    other = report(moved)
+    for name in ("removed", "derived"):
+        a, b = (r.tables[name].select_dtypes("number") for r in (found, other))
+        assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+    assert verdicts(other) == verdicts(found)
+
+
+def test_replicates_are_those_of_the_data_without_a_level():
+    rng = np.random.default_rng(12)
+    before = rng.normal(size=(9, 6, 3, 40)) + 3 * rng.normal(size=(1, 6, 1, 40))
+    after = 0.5 * before + 0.1 * rng.normal(size=before.shape)
+
+    def v(y):
+        return crossed_components(y).style.mean()
+
+    logs = [math.log(v(after) / v(before))]
+    for axis, n in ((0, 9), (1, 6)):
+        for i in range(n):
+            left = [np.delete(y, i, axis=axis) for y in (after, before)]
+            logs.append(math.log(v(left[0]) / v(left[1])))
+    oracle = two_way_jackknife(logs[0], logs[1:10], logs[10:])
+    parts = [component_replicates(y)["style"].mean(axis=1) for y in (after, before)]
+    found = ratio(*parts, (9, 6), confidence=0.95)
+    assert found.method == "log"
+    assert_allclose(found.log().estimate, oracle.estimate)
+    assert_allclose([found.log().low, found.log().high], [oracle.low, oracle.high])
+    assert_allclose([found.se, found.dof], [oracle.se, oracle.dof])
+    assert_allclose(found.pvalue(math.exp(float(oracle.high))), 0.05)
+
+
+def test_fieller_bounds_are_where_the_contrast_test_turns():
+    rng = np.random.default_rng(13)
+    y = rng.normal(size=(10, 8, 2, 20))
+    small = 0.02 * rng.normal(size=y.shape)  # nothing left but noise
+    parts = [
+        component_replicates(x)["style"].mean(axis=1)
+        for x in (small, y + rng.normal(size=(1, 8, 1, 20)))
+    ]
+    found = ratio(*parts, (10, 8), confidence=0.95)
+    assert found.method == "fieller"
+    for bound in (found.low, found.high):
+        values = parts[0] - bound * parts[1]
+        oracle = two_way_jackknife(values[0], values[1:11], values[11:])
+        assert_allclose(min(abs(oracle.low), abs(oracle.high)), 0, atol=1e-8)
+        if bound > 0:
+            assert_allclose(found.pvalue(bound), 0.05, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("spread", "method"), [(0.1, "log"), (0.2, "fieller")])
+def test_fieller_takes_over_below_three_standard_errors(spread, method):
+    left = np.array([1 - spread, 1 + spread, 1 - spread, 1 + spread])
+    top = np.concatenate([[1.0], left, np.ones(3)])
+    se, _ = standard_error(top, (4, 3))
+    assert (1 / se > 3) == (method == "log")
+    assert ratio(top, np.full(8, 2.0), (4, 3), confidence=0.95).method == method
+
+
+def test_no_variance_before_is_unknown_not_zero():
+    found = ratio([1.0] * 8, [0.0] * 8, (4, 3), confidence=0.95)
+    assert math.isnan(found.estimate)
+    assert math.isnan(found.removed().estimate)
+    assert math.isnan(found.pvalue(0.5))
+
+
+def test_ratios_of_unlike_designs_do_not_pair():
+    a = ratio([1.0] * 8, [2.0] * 8, (4, 3), confidence=0.95)
+    b = ratio([1.0] * 8, [2.0] * 8, (3, 4), confidence=0.95)
+    with pytest.raises(StatsnormError, match="do not pair"):
+        ratio_of_ratios(a, b, confidence=0.95)
+    with pytest.raises(StatsnormError, match=r"1 \+ 4\+3 values"):
+        standard_error([1.0, 2.0], (4, 3))
+
+
+def test_three_factor_jackknife_with_one_idle_factor_is_the_two_way_one():
+    rng = np.random.default_rng(14)
+    values = np.concatenate([[1.0], rng.normal(1, 0.1, 7), rng.normal(1, 0.1, 5)])
+    oracle = two_way_jackknife(values[0], values[1:8], values[8:])
+    assert_allclose(standard_error(values, (7, 5)), (oracle.se, oracle.dof))
+    idle = np.concatenate([values, np.ones(4)])
+    assert_allclose(standard_error(idle, (7, 5, 4)), (oracle.se, oracle.dof))
+
+
+def test_random_convention_from_stored_components(planted):
+    tables, frames, _ = planted
+    study = studies(frames, PLAN)[0]
+    tap = study.of_kind("next_pre_norm")[0]
+    members = [("original", "none"), ("original", "frozen:prefix")]
+    design = find_designs(tables.keys())[tap[0]]
+    cells, _ = load_members(tables, design, tap[1], 0, members)
+    components = [
+        crossed_components(0.5 * np.log(cells[m].var), contrast="random").style.mean()
+        for m in members
+    ]
+    found = kept_ratio(
+        study, [tap], "style", moment="v", before=members[1], after=members[0], convention="random"
+    )
+    assert_allclose(found.estimate, components[0] / components[1], rtol=1e-10)
+
+
+def test_image_missing_in_one_member_leaves_all():
+    tables = planted_study(np.random.default_rng(15), untrained=0)
+    for row, _, mean, var in tables.blocks:
+        if row["condition"] == "clahe":
+            mean[3, 0, 0], var[3, 0, 0] = np.nan, np.nan
+    frames = removed_variance.summarise(tables)
+    assert set(frames["designs"].query("norm == 'cin'")["images"]) == {23}
+
+
+def test_member_of_another_study_is_left_out_and_said():
+    tables = planted_study(np.random.default_rng(16), untrained=0)
+    for i, (row, labels, mean, var) in enumerate(tables.blocks):
+        if row["condition"] == "clahe":
+            few = {**labels, "image": labels["image"][:10]}
+            tables.blocks[i] = (row, few, mean[:10], var[:10])
+    found = report(tables)
+    assert any("'clahe'" in text and "42% of the images" in text for text in found.left_out)
+    assert verdicts(found)["H5b"] == NOT_TESTABLE
+
+
+def test_by_construction_is_never_evidence(planted):
+    _, frames, found = planted
+    assert "a.norm" in set(found.tables["removed"]["tap"])  # shown, greyed
+    assert "a.norm" not in set(frames["replicates"]["tap"])
+    assert "a.norm" not in set(found.tables["by_depth"]["tap"])
+
+
+def test_dead_channels_are_dropped_everywhere_and_counted():
+    tables = planted_study(np.random.default_rng(17), untrained=0)
+    for row, _, _, var in tables.blocks:
+        if row["tap"] == "b.norm.in" and row["condition"] == "whiten":
+            var[..., 4] = 1e-9
+    found = report(tables)
+    row = found.tables["removed"].query("tap == 'b.norm.in'").iloc[0]
+    assert row["channels"] == 11
+    assert found.tables["diagnostics"].query("tap == 'b.norm.in'")["dropped"].item() == 1
+
+
+def test_specification_curve_flags_disagreement(planted):
+    _, _, found = planted
+    curve = found.tables["specifications"]
+    mine = curve[curve["hypothesis"] == "H5c"]
+    assert mine["met"].all()
+    assert next(c.flips for c in found.claims if c.hypothesis == "H5c") == ""
+    h5a = curve[curve["hypothesis"] == "H5a"]
+    assert 0 < h5a["met"].mean() < 1  # raw means move with the frozen network's scale
+    flips = next(c.flips for c in found.claims if c.hypothesis == "H5a")
+    axes = [*specifications.AXES]
+    against = (~h5a.groupby(axes)["met"].all()).sum()
+    assert flips == f"{against} of {h5a.groupby(axes).ngroups} specifications disagree"
+    assert specifications.flips(curve, "H5a", NOT_TESTABLE) == ""
+
+
+def test_frames_survive_parquet_and_are_small(planted):
+    _, frames, found = planted
+    back, size = {}, 0
+    for name, frame in frames.items():
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+        size += sink.tell()
+        back[name] = pq.read_table(io.BytesIO(sink.getvalue())).to_pandas()
+    again = removed_variance.run(back, PLAN, np.random.default_rng(0))
+    assert again.claims == found.claims
+    assert again.findings == found.findings
+    for name, table in found.tables.items():
+        pd.testing.assert_frame_equal(table, again.tables[name], check_dtype=False)
+    assert size < 2_000_000
+
+
+def test_sentences_come_from_the_tables(planted):
+    _, frames, found = planted
+    changed = frames["replicates"].copy()
+    style = (changed["component"] == "style") & (changed["treatment"] == "none")
+    changed.loc[style, "values"] = changed.loc[style, "values"].map(lambda v: 2 * np.asarray(v))
+    other = removed_variance.run({**frames, "replicates": changed}, PLAN, np.random.default_rng(0))
+    assert "80 % (80 to 80) of style" in found.headline
+    assert "60 % (60 to 60) of style" in other.headline
+    assert other.claims[0].sentence != found.claims[0].sentence
+
+
+def test_same_seed_same_report(planted):
+    tables, _, found = planted
+    again = report(tables)
+    pd.testing.assert_frame_equal(again.tables["removed"], found.tables["removed"])
+    other = report(tables, seed=1)
+    assert not again.tables["removed"].equals(other.tables["removed"])  # max |t| is drawn
+
+
+def test_no_crossed_design_is_left_out():
+    tables = planted_study(np.random.default_rng(19), untrained=0)
+    for row, *_ in tables.blocks:
+        row["contrast"] = ""
+    assert removed_variance.summarise(tables) == {}
+
+
+def test_spread_of_too_few_networks_has_no_interval():
+    assert math.isnan(spread([0.5]).low)
+    assert math.isnan(spread([]).mean)
