@@ -1,0 +1,1 @@
+"""Images and what is done to them before any network sees them."""

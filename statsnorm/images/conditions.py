@@ -1,0 +1,168 @@
+"""Input conditions: what is done to all images of a run, by name.
+
+| name | in the method | what is done |
+|---|---|---|
+| original | a | nothing |
+| contrast | b | luminance replaced by its rank within the image |
+| style | c | rendered in one style |
+| ck | ck | as style, then the image's own luminance mean and sd put back |
+| placebo | p | rendered in a style drawn at random for each image |
+| placebo-matched | p* | as placebo, blended at a strength tuned on pilot images |
+| blur | q | Gaussian blur matched to the power spectrum of `style` |
+| contrast-rgb | b2 | each RGB channel replaced by its rank |
+| standardise | | luminance to one mean and sd |
+| standardise-rgb | b3 | each RGB channel to one mean and sd |
+| whiten | b4 | R, G, B decorrelated, one mean and covariance |
+| clahe | b5 | local, contrast-limited equalisation of luminance |
+| match-luminance | S-perp | luminance histogram of the plain content, by rank |
+| match-rgb | S-perp | RGB mean and covariance of the plain content |
+
+All are float and unclipped, and treat each image by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statsnorm.errors import StatsnormError, unknown
+from statsnorm.images.blur import gaussian_blur
+from statsnorm.images.clahe import clahe
+from statsnorm.images.colour import (
+    equalise_channels,
+    equalise_luminance,
+    match_luminance,
+    match_rgb,
+    restore_luminance,
+    standardise_channels,
+    standardise_luminance,
+    whiten,
+)
+from statsnorm.images.stylise import StyleGenerator, style_image
+
+_NO_PARAMETERS: Mapping[str, float] = {}
+
+
+def apply_condition(
+    name: str,
+    x: Tensor,
+    *,
+    content: Tensor,
+    stylise: StyleGenerator | None,
+    index: str,
+    images: Sequence[str],
+    seed: int,
+    parameters: Mapping[str, float] = _NO_PARAMETERS,
+) -> Tensor:
+    """Return a batch under a condition.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`BUILT_IN`.
+    x : Tensor, shape (N, 3, H, W)
+        The images of a cell: plain, or already styled and at some contrast in a design.
+    content : Tensor, shape (N, 3, H, W)
+        The plain decoded images; only `match-luminance` and `match-rgb` look at them.
+    stylise : StyleGenerator or None
+        Needed by the conditions in :data:`NEEDS_STYLE`.
+    index : str
+        Style of `style` and `ck`.
+    images : sequence of str, length N
+        Names; with `seed` they alone decide which style an image draws as a placebo.
+    seed : int
+        Seed of the placebo's draw.
+    parameters : mapping
+        `blur_sigma` for `blur` (:func:`statsnorm.images.blur.matching_sigma`) and
+        `placebo_strength` for `placebo-matched`
+        (:func:`statsnorm.images.placebo.tune_placebo_strength`).
+
+    Returns
+    -------
+    Tensor, shape (N, 3, H, W)
+        Float, unclipped, dtype of `x`.
+
+    Raises
+    ------
+    StatsnormError
+        If the name is unknown, or a generator, style or parameter that it needs is missing.
+    """
+    if name not in _CONDITIONS:
+        raise unknown("condition", name, BUILT_IN)
+    if name in NEEDS_STYLE and stylise is None:
+        raise StatsnormError(f"condition {name!r} needs a style generator")
+    for key in NEEDS_PARAMETERS.get(name, ()):
+        if key not in parameters:
+            raise StatsnormError(f"condition {name!r} needs the parameter {key!r}")
+    assert len(images) == len(x) == len(content), "one name and one content an image"
+    return _CONDITIONS[name](x, _Context(content, stylise, index, images, seed, parameters))
+
+
+def placebo_index(image: str, indices: Sequence[str], *, seed: int) -> str:
+    """Return the style that an image draws: a hash of seed and name, whatever its batch.
+
+    >>> placebo_index("a.jpg", ("0", "1", "2"), seed=0)
+    '0'
+    """
+    digest = hashlib.sha256(f"placebo:{seed}:{image}".encode()).digest()
+    return indices[int.from_bytes(digest[:8], "big") % len(indices)]
+
+
+def style_at_random(
+    x: Tensor, generator: StyleGenerator, images: Sequence[str], *, seed: int, strength: float
+) -> Tensor:
+    """Return each image in the style that its name draws (:func:`placebo_index`)."""
+    drawn = [placebo_index(image, generator.indices, seed=seed) for image in images]
+    styled = torch.empty_like(x)
+    for index in sorted(set(drawn)):
+        mine = [i for i, d in enumerate(drawn) if d == index]
+        styled[mine] = style_image(x[mine], generator, index, strength=strength, restore="none")
+    return styled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Context:
+    """What a condition may need beside the images."""
+
+    content: Tensor
+    stylise: StyleGenerator | None
+    index: str
+    images: Sequence[str]
+    seed: int
+    parameters: Mapping[str, float]
+
+    def style(self, x: Tensor) -> Tensor:
+        assert self.stylise is not None, "checked by apply_condition"
+        return style_image(x, self.stylise, self.index, strength=1.0, restore="none")
+
+    def placebo(self, x: Tensor, strength: float) -> Tensor:
+        assert self.stylise is not None, "checked by apply_condition"
+        return style_at_random(x, self.stylise, self.images, seed=self.seed, strength=strength)
+
+
+_CONDITIONS: dict[str, Callable[[Tensor, _Context], Tensor]] = {
+    "original": lambda x, _: x,
+    "contrast": lambda x, _: equalise_luminance(x),
+    "style": lambda x, c: c.style(x),
+    "ck": lambda x, c: restore_luminance(c.style(x), x),
+    "placebo": lambda x, c: c.placebo(x, 1.0),
+    "placebo-matched": lambda x, c: c.placebo(x, c.parameters["placebo_strength"]),
+    "blur": lambda x, c: gaussian_blur(x, c.parameters["blur_sigma"]),
+    "contrast-rgb": lambda x, _: equalise_channels(x),
+    "standardise": lambda x, _: standardise_luminance(x),
+    "standardise-rgb": lambda x, _: standardise_channels(x),
+    "whiten": lambda x, _: whiten(x),
+    "clahe": lambda x, _: clahe(x),
+    "match-luminance": lambda x, c: match_luminance(x, c.content),
+    "match-rgb": lambda x, c: match_rgb(x, c.content),
+}
+BUILT_IN: tuple[str, ...] = tuple(_CONDITIONS)
+NEEDS_STYLE = frozenset({"style", "ck", "placebo", "placebo-matched"})
+NEEDS_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "placebo-matched": ("placebo_strength",),
+    "blur": ("blur_sigma",),
+}
