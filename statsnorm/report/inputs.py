@@ -1,0 +1,184 @@
+"""Everything a report is built from, and the `inputs/` folder that keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from statsnorm.errors import SchemaError, StatsnormError, UnfinishedRunError
+from statsnorm.report import provenance
+from statsnorm.report.discover import Analysis
+from statsnorm.report.encode import json_bytes, parquet_bytes, read_parquet, sha256, slug
+
+SCHEMA = 1
+MANIFEST = "inputs/report.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """The sufficient statistics of a report with all that decides its bytes.
+
+    `files` maps a path below the report (``inputs/...``) to its bytes; `manifest` says which of
+    them belong to which analysis, and holds seed, plan, runs and versions.
+    """
+
+    manifest: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(repr=False)
+
+    def frames(self, analysis: str) -> dict[str, pd.DataFrame]:
+        """Return the frames of one analysis, as its `run` gets them."""
+        entry = next(a for a in self.manifest["analyses"] if a["name"] == analysis)
+        return {t["name"]: read_parquet(self.files[t["file"]], t["file"]) for t in entry["tables"]}
+
+    @property
+    def skipped(self) -> pd.DataFrame:
+        """The images that were dropped: run, image, stage, reason."""
+        return read_parquet(self.files["inputs/skipped.parquet"], "inputs/skipped.parquet")
+
+    @property
+    def plan(self) -> bytes:
+        """The decision rules, the bytes of a plan.toml."""
+        return self.files["inputs/plan.toml"]
+
+
+def collect(
+    runs: Sequence[str | Path],
+    analyses: Sequence[Analysis],
+    *,
+    seed: int,
+    plan: Path,
+    plan_shipped: bool,
+    progress: Callable[[str], None],
+) -> Inputs:
+    """Summarise the tables of `runs` for each analysis; keep the frames and their origin.
+
+    An analysis whose `summarise` refuses the tables, or returns nothing, is kept as left out,
+    with the reason. A damaged table or an unfinished run stops everything.
+
+    Raises
+    ------
+    StatsnormError
+        If there is no run, a run is not finished, or a table is damaged.
+    """
+    from statsnorm.load import Tables
+
+    tables = Tables(list(runs))
+    files = {"inputs/plan.toml": plan.read_bytes()}
+    entries = []
+    for analysis in analyses:
+        progress(f"summarising for {analysis.name}")
+        frames, reason = _summarise(analysis, tables)
+        entry, own = _entry(analysis, frames, reason)
+        if twice := sorted(own.keys() & files.keys()):
+            raise StatsnormError(f"two analyses write {twice[0]!r}; rename one of them")
+        entries.append(entry)
+        files.update(own)
+    files["inputs/skipped.parquet"] = parquet_bytes(_skipped(runs))
+    facts = [provenance.run_facts(run) for run in tables.runs]
+    manifest = {
+        "schema": SCHEMA,
+        "seed": seed,
+        "plan": {"shipped": plan_shipped, "sha256": sha256(files["inputs/plan.toml"])},
+        "analyses": entries,
+        "runs": facts,
+        "environment": provenance.environment(),
+        "files": {name: sha256(content) for name, content in sorted(files.items())},
+    }
+    return Inputs(manifest=manifest, files={**files, MANIFEST: json_bytes(manifest)})
+
+
+def read_inputs(report: Path) -> Inputs:
+    """Return the inputs that a report directory keeps.
+
+    Raises
+    ------
+    StatsnormError
+        If `report` is no report, or its manifest is of another schema.
+    SchemaError
+        If an input file is missing, or its bytes are not those that the manifest names.
+    """
+    path = report / MANIFEST
+    if not path.is_file():
+        raise StatsnormError(f"{report} is no report: it has no {MANIFEST}")
+    try:
+        manifest = json.loads(path.read_bytes())
+        schema = manifest["schema"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise SchemaError(f"{path} is damaged: {error}") from error
+    if schema != SCHEMA:
+        raise SchemaError(f"{path} has schema {schema!r}, this statsnorm reads {SCHEMA}")
+    files = {MANIFEST: path.read_bytes()}
+    for name, digest in manifest["files"].items():
+        files[name] = _read_input(report, name, digest)
+    return Inputs(manifest=manifest, files=files)
+
+
+def _read_input(report: Path, name: str, digest: str) -> bytes:
+    path = report / name
+    if not name.startswith("inputs/") or ".." in Path(name).parts:
+        raise SchemaError(f"{MANIFEST} names {name!r}, which is not below inputs/")
+    if not path.is_file():
+        raise SchemaError(f"input {name} is missing")
+    content = path.read_bytes()
+    if sha256(content) != digest:
+        raise SchemaError(
+            f"input {name} was changed: sha256 {sha256(content)[:12]}, written as {digest[:12]}"
+        )
+    return content
+
+
+def _summarise(analysis: Analysis, tables: Any) -> tuple[Mapping[str, pd.DataFrame], str]:
+    try:
+        frames = analysis.function("summarise")(tables)
+    except (SchemaError, UnfinishedRunError):
+        raise
+    except StatsnormError as error:
+        return {}, str(error)
+    if not isinstance(frames, Mapping):
+        raise StatsnormError(
+            f"analysis {analysis.name!r}: summarise must return a dict of frames, "
+            f"got {type(frames).__name__}"
+        )
+    return frames, "" if frames else "the tables hold nothing that it needs"
+
+
+def _entry(
+    analysis: Analysis, frames: Mapping[str, pd.DataFrame], reason: str
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    files: dict[str, bytes] = {}
+    tables = []
+    for name in sorted(frames):
+        file = f"inputs/{slug(analysis.name)}.{slug(name)}.parquet"
+        if file in files:
+            raise StatsnormError(f"analysis {analysis.name!r}: two inputs are called {file!r}")
+        files[file] = parquet_bytes(frames[name])
+        tables.append({"name": name, "file": file, "rows": len(frames[name])})
+    entry = {
+        "name": analysis.name,
+        "shipped": analysis.shipped,
+        "sha256": analysis.sha256,
+        "question": analysis.question,
+        "left_out": reason,
+        "tables": tables,
+    }
+    if not analysis.shipped:
+        files[f"inputs/{slug(analysis.name)}.py"] = analysis.source
+    return entry, files
+
+
+def _skipped(runs: Sequence[str | Path]) -> pd.DataFrame:
+    from statsnorm.load import Tables
+
+    frames = []
+    for run in runs:
+        frame = Tables([run]).skipped()[["image", "stage", "reason"]]
+        frames.append(frame.assign(run=Path(run).resolve().name))
+    merged = pd.concat(frames, ignore_index=True)[["run", "image", "stage", "reason"]]
+    return merged.assign(
+        reason=[provenance.without_paths(r) for r in merged["reason"]]
+    ).sort_values(["run", "image", "stage"], ignore_index=True)

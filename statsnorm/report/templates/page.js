@@ -1,0 +1,116 @@
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const all = (selector, from = document) => Array.from(from.querySelectorAll(selector));
+  root.classList.add("js");
+
+  // A deep link opens every fold around its target.
+  const reveal = () => {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    if (target.matches("details")) target.open = true;
+    for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+    all(":scope > details", target).forEach((fold) => { fold.open = true; });
+    target.scrollIntoView({ behavior: "instant" });
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
+
+  const contents = document.querySelector(".toc details");
+  if (matchMedia("(max-width: 75rem)").matches) contents.open = false;
+
+  const folds = () => all(".rest details");
+  document.querySelector("[data-do=fold]").addEventListener("click", (event) => {
+    const open = event.target.getAttribute("aria-pressed") !== "true";
+    folds().forEach((fold) => { fold.open = open; });
+    event.target.setAttribute("aria-pressed", String(open));
+    event.target.textContent = open ? "Close all" : "Open all";
+  });
+  document.querySelector("[data-do=theme]").addEventListener("click", () => {
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+  });
+
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = all("details:not([open])");
+    closed.forEach((fold) => { fold.open = true; });
+  });
+  addEventListener("afterprint", () => { closed.forEach((fold) => { fold.open = false; }); });
+
+  // Contents: mark the section in view.
+  const links = new Map(all(".toc a").map((link) => [link.hash.slice(1), link]));
+  const watch = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      links.forEach((link) => link.removeAttribute("aria-current"));
+      links.get(entry.target.id).setAttribute("aria-current", "location");
+    }
+  }, { rootMargin: "0px 0px -75% 0px" });
+  links.forEach((_link, id) => { const section = document.getElementById(id); if (section) watch.observe(section); });
+
+  // Tables: sort, filter, download.
+  const text = (row, column) => row.cells[column].textContent.trim();
+  const order = (numeric, sign) => (a, b) => {
+    if (a.key === b.key) return a.place - b.place;
+    if (a.key === "" || b.key === "") return a.key === "" ? 1 : -1; // missing last, either way
+    const raw = numeric ? Number(a.key) - Number(b.key) : a.key.localeCompare(b.key, "en", { numeric: true });
+    return sign * raw || a.place - b.place;
+  };
+  const sortBy = (table, header) => {
+    const column = header.cellIndex;
+    const up = header.getAttribute("aria-sort") !== "ascending";
+    all("th", table).forEach((th) => th.removeAttribute("aria-sort"));
+    header.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const body = table.tBodies[0];
+    const rows = Array.from(body.rows, (row, place) => ({ row, place, key: text(row, column) }));
+    rows.sort(order(header.classList.contains("n"), up ? 1 : -1));
+    body.append(...rows.map((item) => item.row));
+  };
+  const quoted = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const download = (table, name) => {
+    const rows = all("tr", table).filter((row) => !row.hidden);
+    const lines = rows.map((row) => Array.from(row.cells, (cell) => quoted((cell.dataset.text || cell.textContent).trim())).join(","));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  all("[data-table]").forEach((box) => {
+    const table = box.querySelector("table");
+    all("th button", table).forEach((button) => button.addEventListener("click", () => sortBy(table, button.parentElement)));
+    const search = box.querySelector("input");
+    const count = box.querySelector("[role=status]");
+    search.addEventListener("input", () => {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const rows = Array.from(table.tBodies[0].rows);
+      rows.forEach((row) => {
+        const content = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => content.includes(word));
+      });
+      const left = rows.filter((row) => !row.hidden).length;
+      count.textContent = words.length ? `${left} of ${rows.length} rows` : "";
+    });
+    box.querySelector("[data-do=csv]").addEventListener("click", () => download(table, box.dataset.table));
+  });
+
+  // Figures: the drawing itself moves into the dialog and back, so no id is there twice.
+  const dialog = document.querySelector("dialog");
+  const stage = dialog.querySelector(".stage");
+  let home = null;
+  const enlarge = (figure) => {
+    home = figure.querySelector(".art");
+    dialog.querySelector("b").textContent = figure.querySelector("figcaption b").textContent;
+    stage.classList.toggle("raster", home.classList.contains("raster"));
+    stage.append(...home.childNodes);
+    dialog.showModal();
+  };
+  dialog.addEventListener("close", () => { home.append(...stage.childNodes); });
+  dialog.addEventListener("click", (event) => { if (event.target === dialog || event.target === stage) dialog.close(); });
+  dialog.querySelector("button").addEventListener("click", () => dialog.close());
+  all("figure").forEach((figure) => {
+    figure.querySelector(".enlarge").addEventListener("click", () => enlarge(figure));
+    figure.querySelector(".art").addEventListener("click", () => enlarge(figure));
+  });
+})();

@@ -1,0 +1,140 @@
+"""Runs into a report directory."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from statsnorm.decisions import load_plan
+from statsnorm.errors import StatsnormError
+from statsnorm.report.build import Built, build
+from statsnorm.report.discover import find_analyses, shipped_plan_path
+from statsnorm.report.inputs import MANIFEST, collect
+
+Runs = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """Where a report lies and what it says first."""
+
+    out: Path  # the report directory
+    headline: str
+    verdicts: tuple[tuple[str, str], ...]  # (hypothesis, verdict)
+    left_out: tuple[tuple[str, str], ...]  # (analysis, reason): other tables are needed
+    failed: tuple[tuple[str, str], ...]  # (analysis, reason): the tables were there
+    skipped: int  # images dropped from all conditions
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out because of damage; other tables' analyses do not count."""
+        return not self.failed and not self.skipped
+
+    def __str__(self) -> str:
+        lines = [str(self.out / "report.html"), self.headline]
+        lines += [f"{hypothesis}: {verdict}" for hypothesis, verdict in self.verdicts]
+        lines += [f"left out: {name}: {reason}" for name, reason in self.left_out]
+        lines += [f"failed: {name}: {reason}" for name, reason in self.failed]
+        if self.skipped:
+            lines.append(f"{self.skipped} images were dropped; the report lists them")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def write_report(
+    runs: Runs,
+    *,
+    out: str | Path,
+    analyses: Sequence[str | Path] | None = None,
+    seed: int = 0,
+    plan: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ReportResult:
+    """Run analyses on the tables of `runs` and write their report; same input, same bytes.
+
+    Parameters
+    ----------
+    runs : path or sequence of paths
+        Finished run directories.
+    out : path
+        The report directory; absent, empty, or an earlier report, which is replaced.
+    analyses : sequence of str or path, optional
+        Names of shipped analyses, or ``.py`` files with `summarise` and `run`, whose code is
+        run. All shipped ones by default; those whose tables are missing are listed as left out.
+    seed : int
+        Seed of every random draw, at least 0.
+    plan : path, optional
+        Decision rules, a TOML file like ``analyses/plan.toml``; the shipped one by default.
+    progress : callable, optional
+        Is told what is being done, one short line at a time.
+
+    Returns
+    -------
+    ReportResult
+        Path, headline, verdicts, and what was left out.
+
+    Raises
+    ------
+    StatsnormError
+        If a run is missing, unfinished or damaged, an analysis is unknown, the plan cannot be
+        read, or `out` holds something that is no report.
+    """
+    folder = Path(out)
+    tell = progress or (lambda _line: None)
+    if seed < 0:
+        raise StatsnormError(f"seed must not be negative, got {seed}")
+    _require_free(folder)
+    chosen = find_analyses(analyses)
+    source = Path(plan) if plan is not None else shipped_plan_path()
+    load_plan(source)  # a bad plan is told of before the tables are read
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    inputs = collect(
+        paths, chosen, seed=seed, plan=source, plan_shipped=plan is None, progress=tell
+    )
+    built = build(inputs, chosen, progress=tell)
+    replace_directory(folder, built.files)
+    return _result(folder, built)
+
+
+def replace_directory(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` (relative path -> bytes) as `folder`, all or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        made = staging / "new"
+        for name, content in files.items():
+            path = made / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        if folder.exists():
+            folder.rename(staging / "old")
+        made.rename(folder)
+    finally:
+        shutil.rmtree(staging)
+
+
+def _require_free(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise StatsnormError(f"{folder} is a file; choose another --out")
+    if any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise StatsnormError(f"{folder} is not empty and no report; choose another --out")
+
+
+def _result(folder: Path, built: Built) -> ReportResult:
+    document = built.document
+    return ReportResult(
+        out=folder,
+        headline=document.headlines[0],
+        verdicts=tuple((v.claim.hypothesis, v.claim.verdict) for v in document.claims),
+        left_out=document.left_out,
+        failed=tuple(document.failed.items()),
+        skipped=len(document.skipped.rows),
+    )

@@ -1,0 +1,385 @@
+"""Writing a report: files, bytes, order of the page, what is left out, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from report_cases import ANALYSIS, EVIL, PICKY, write_analysis, write_run
+
+from statsnorm.cli.report import report as command
+from statsnorm.errors import SchemaError, StatsnormError
+from statsnorm.report.discover import find_analyses
+from statsnorm.report.encode import csv_bytes, parquet_bytes, read_parquet, sha256
+from statsnorm.report.provenance import plan_note, without_paths
+from statsnorm.report.render import plain, prose
+from statsnorm.report.write import ReportResult, write_report
+
+PLAN = Path(__file__).resolve().parents[1] / "analyses" / "plan.toml"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> ReportResult:
+    folder = tmp_path_factory.mktemp("report")
+    run = write_run(folder / "run-a")
+    own = [write_analysis(folder / "fake.py"), write_analysis(folder / "picky.py", PICKY)]
+    return write_report(run, out=folder / "out", analyses=own, seed=3)
+
+
+def read(result: ReportResult, name: str) -> str:
+    return (result.out / name).read_text(encoding="utf-8")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def test_the_directory_holds_what_the_design_says(written):
+    files = set(contents(written.out))
+    assert {"report.html", "report.md", "provenance.json", "inputs/plan.toml"} <= files
+    for form in ("csv", "parquet"):
+        assert {
+            f"tables/{n}.{form}" for n in ("effects", "gates", "claims", "fake.removed")
+        } <= files
+    assert {"figures/fake.by_tap.svg", "figures/fake.by_tap.png"} <= files
+    assert {"inputs/fake.removed.parquet", "inputs/fake.images.parquet"} <= files
+    assert written.verdicts == (("H5a", "supported"),)
+
+
+def test_the_first_screen_comes_first_and_in_order(written):
+    page = read(written, "report.html")
+    body = page[page.index("<body>") :]
+    order = [
+        "IN removed 65.0\u00a0% of style variance",  # headline
+        '<dl class="scope">',
+        '<ul class="gates"',
+        '<ul class="claims">',
+        "3 of 24 specifications disagree",
+        "Figure 1. By tap",
+        'id="decisions"',
+        'id="gates"',
+        'id="invariance"',
+        'id="results"',
+        'id="methods"',
+        'id="exploratory"',
+        'id="limitations"',
+        'id="literature"',
+        'id="provenance"',
+    ]
+    places = [body.index(text) for text in order]
+    assert places == sorted(places)
+
+
+def test_effects_have_the_columns_of_the_design(written):
+    effects = pd.read_csv(written.out / "tables/effects.csv")
+    assert list(effects.columns) == [
+        *("hypothesis", "family", "statistic", "tap", "estimate", "low", "high", "se", "dof"),
+        *("n_units", "pvalue", "p_adjusted", "threshold", "verdict", "analysis"),
+    ]
+    assert effects["estimate"].tolist() == [0.65]
+
+
+def test_an_analysis_without_its_tables_is_left_out_with_the_reason(written):
+    assert written.left_out == (
+        ("picky", "the runs hold no training curves; give a run of statsnorm train"),
+    )
+    assert written.complete
+    assert "no training curves" in read(written, "report.html")
+    assert "no training curves" in read(written, "report.md")
+
+
+def test_provenance_names_every_other_file_with_its_hash(written):
+    provenance = json.loads(read(written, "provenance.json"))
+    files = contents(written.out)
+    del files["provenance.json"]
+    assert {n: f["sha256"] for n, f in provenance["files"].items()} == {
+        n: sha256(c) for n, c in files.items()
+    }
+    assert provenance["files"]["tables/fake.removed.parquet"]["rows"] == 6
+    assert provenance["seed"] == 3
+    assert provenance["plan"] == {"shipped": True, "sha256": sha256(PLAN.read_bytes())}
+    run = provenance["runs"][0]
+    assert run["tables"]["images"]["rows"] == 2
+    assert run["executions"] == [{"device": "cpu", "versions": {"torch": "2.9.0"}}]
+    assert provenance["environment"]["libraries"]["numpy"] == np.__version__
+
+
+def test_no_path_of_the_machine_and_no_time_stands_in_a_report(written, tmp_path_factory):
+    for name, content in contents(written.out).items():
+        assert b"/home/ada" not in content, name
+        assert str(tmp_path_factory.getbasetemp()).encode() not in content, name
+    assert b"dc:date" not in (written.out / "figures/fake.by_tap.svg").read_bytes()
+    assert b"Software" not in (written.out / "figures/fake.by_tap.png").read_bytes()
+
+
+def test_file_names_are_shown_and_never_markup(written):
+    for name in ("report.html", "report.md"):
+        text = read(written, name)
+        assert "<script>alert" not in text
+        assert "&lt;script&gt;alert" in text
+    assert EVIL in read(written, "tables/fake.images.csv")
+
+
+def test_the_page_forbids_every_request(written):
+    page = read(written, "report.html")
+    policy = page[page.index("Content-Security-Policy") :][:400]
+    assert "default-src 'none'" in policy.replace("&#39;", "'")
+    assert "unsafe-inline' 'sha256" not in policy
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert len(page) < 5_000_000
+
+
+def test_ids_are_unique_and_every_link_within_the_page_has_a_target(written):
+    import re
+
+    page = read(written, "report.html")
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    links = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert links <= set(ids)
+    files = set(re.findall(r'href="((?:tables|figures|inputs)/[^"]+)"', page))
+    assert files <= set(contents(written.out))
+
+
+SCRIPT = """
+import sys, locale
+from statsnorm.report.write import write_report
+for name in ("de_DE.UTF-8", "C.UTF-8"):
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+        break
+    except locale.Error:
+        pass
+write_report(sys.argv[1], out=sys.argv[2], analyses=[sys.argv[3]], seed=3)
+"""
+
+
+def test_two_processes_write_the_same_bytes(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "fake.py")
+    settings = [
+        {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"},
+        {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8", "LANG": "de_DE.UTF-8"},
+    ]
+    found = []
+    for number, extra in enumerate(settings):
+        out = tmp_path / str(number) / "out"
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(run), str(out), str(own)],
+            env={**os.environ, "MPLBACKEND": "Agg", **extra},
+            check=True,
+        )
+        found.append(contents(out))
+    assert found[0].keys() == found[1].keys()
+    assert [n for n in found[0] if found[0][n] != found[1][n]] == []
+
+
+def test_a_sentence_changes_with_its_table(tmp_path):
+    run = write_run(tmp_path / "run")
+    changed = ANALYSIS.replace("np.linspace(0.4, 0.9, 6)", "np.linspace(0.2, 0.3, 6)")
+    own = write_analysis(tmp_path / "fake.py", changed)
+    result = write_report(run, out=tmp_path / "out", analyses=[own])
+    assert result.headline == "IN removed 25.0 % of style variance; untrained: 40 %."
+    assert "R<sub>S</sub> = 0.25 [0.15, 0.3]" in read(result, "report.html")
+
+
+def test_the_seed_changes_draws_and_another_analysis_does_not(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "fake.py")
+    twin = write_analysis(tmp_path / "aaa.py")
+    draws = [
+        write_report(run, out=tmp_path / name, analyses=chosen, seed=seed)
+        for name, chosen, seed in [("a", [own], 1), ("b", [twin, own], 1), ("c", [own], 2)]
+    ]
+    tables = [pd.read_parquet(r.out / "tables/fake.noise.parquet")["draw"] for r in draws]
+    assert tables[0].equals(tables[1])
+    assert not tables[0].equals(tables[2])
+    other = pd.read_parquet(draws[1].out / "tables/aaa.noise.parquet")["draw"]
+    assert not tables[0].equals(other)
+
+
+def test_skipped_images_are_listed_and_the_status_is_1(tmp_path):
+    run, own = write_run(tmp_path / "run", skipped=2), write_analysis(tmp_path / "fake.py")
+    out = tmp_path / "out"
+    ran = CliRunner().invoke(command, [str(run), "--analysis", str(own), "--out", str(out)])
+    assert ran.exit_code == 1
+    assert "2 images were dropped" in ran.stdout
+    assert "truncated file" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_command_prints_where_the_report_is_and_what_it_says(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "fake.py")
+    arguments = [str(run), "--analysis", str(own), "--out", str(tmp_path / "out"), "--seed", "3"]
+    ran = CliRunner().invoke(command, arguments)
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.splitlines() == [
+        str(tmp_path / "out" / "report.html"),
+        "IN removed 65.0 % of style variance; untrained: 40 %.",
+        "H5a: supported",
+    ]
+
+
+def test_a_failing_run_is_told_and_the_others_are_written(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "fake.py")
+    source = PICKY.replace(
+        'raise StatsnormError("the runs hold no training curves; give a run of statsnorm train")',
+        'return {"images": tables.images()[["image"]]}',
+    ).replace('raise AssertionError("never reached")', 'raise StatsnormError("<b>no</b>")')
+    bad = write_analysis(tmp_path / "bad.py", source)
+    result = write_report(run, out=tmp_path / "out", analyses=[bad, own])
+    assert result.failed == (("bad", "<b>no</b>"),)
+    assert not result.complete
+    assert "&lt;b&gt;no&lt;/b&gt;" in read(result, "report.html")
+    assert result.verdicts == (("H5a", "supported"),)
+
+
+def test_an_old_report_is_replaced_and_a_strange_folder_is_not(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "fake.py")
+    out = tmp_path / "out"
+    write_report(run, out=out, analyses=[own])
+    (out / "tables" / "stale.csv").write_text("old")
+    write_report(run, out=out, analyses=[own])
+    assert not (out / "tables" / "stale.csv").exists()
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "thesis.tex").write_text("years of work")
+    with pytest.raises(StatsnormError, match="not empty and no report"):
+        write_report(run, out=strange, analyses=[own])
+    assert [p.name for p in strange.iterdir()] == ["thesis.tex"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fake.py", "out", "run", "strange"]
+
+
+def test_nothing_is_left_behind_when_a_run_is_missing(tmp_path):
+    own = write_analysis(tmp_path / "fake.py")
+    with pytest.raises(StatsnormError, match="nowhere"):
+        write_report(tmp_path / "nowhere", out=tmp_path / "out", analyses=[own])
+    assert [p.name for p in tmp_path.iterdir()] == ["fake.py"]
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "fake.py")
+    (run / "done.json").unlink()
+    with pytest.raises(StatsnormError, match="not finished"):
+        write_report(run, out=tmp_path / "out", analyses=[own])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def run(a, b, c): ...", "lacks summarise"),
+        ("import nothing_of_that_name", "cannot be imported"),
+        ("def run(:", "cannot be imported"),
+    ],
+)
+def test_a_bad_analysis_file_is_refused(tmp_path, source, message):
+    with pytest.raises(StatsnormError, match=message):
+        find_analyses([write_analysis(tmp_path / "own.py", source)])
+
+
+def test_unknown_and_doubled_analyses_are_refused(tmp_path):
+    with pytest.raises(StatsnormError, match="unknown analysis 'removed_varianc'"):
+        find_analyses(["removed_varianc"])
+    with pytest.raises(StatsnormError, match="cannot be read"):
+        find_analyses([tmp_path / "none.py"])
+    (tmp_path / "other").mkdir()
+    twins = [write_analysis(tmp_path / "fake.py"), write_analysis(tmp_path / "other" / "fake.py")]
+    with pytest.raises(StatsnormError, match="two analyses are called 'fake'"):
+        find_analyses(twins)
+
+
+def test_a_figure_without_its_table_or_function_is_refused(tmp_path):
+    run = write_run(tmp_path / "run")
+    for change, message in [
+        (('table="removed"', 'table="gone"'), "is no table of it"),
+        (('draw="bars"', 'draw="bras"'), "unknown figure function 'bras'"),
+    ]:
+        own = write_analysis(tmp_path / "fake.py", ANALYSIS.replace(*change))
+        with pytest.raises(StatsnormError, match=message):
+            write_report(run, out=tmp_path / "out", analyses=[own])
+
+
+def test_parquet_does_not_depend_on_index_categories_or_the_last_bits():
+    frame = pd.DataFrame({"x": [0.1 + 0.2, np.nan], "name": ["a", None], "n": [1, 2]})
+    strange = frame.assign(x=[0.3, np.nan], name=pd.Categorical(frame["name"]))
+    strange.index = pd.Index([7, 9])
+    assert parquet_bytes(frame) == parquet_bytes(strange)
+    back = read_parquet(parquet_bytes(frame), "t")
+    assert back["x"].dtype == np.float64
+    assert back["x"].iloc[0] == 0.3
+    assert back["n"].dtype == np.int64
+
+
+def test_parquet_keeps_lists_and_empty_columns_and_names_what_it_cannot_store():
+    frame = pd.DataFrame({"v": [[0.1 + 0.2, 1.0], [2.0, 3.0]], "none": [None, None]})
+    back = read_parquet(parquet_bytes(frame), "t")
+    np.testing.assert_array_equal(back["v"].iloc[0], [0.3, 1.0])
+    assert back["none"].isna().all()
+    with pytest.raises(SchemaError, match="column 'mix'"):
+        parquet_bytes(pd.DataFrame({"mix": [1, "a"]}))
+    with pytest.raises(SchemaError, match=r"inputs/x\.parquet is damaged"):
+        read_parquet(b"PAR1 no", "inputs/x.parquet")
+
+
+def test_csv_has_six_digits_and_quotes_what_needs_it():
+    frame = pd.DataFrame({"x": [1 / 3, np.nan], "b": [True, False], "s": ['a,"b"', "é"]})
+    assert csv_bytes(frame).decode() == 'x,b,s\n0.333333,true,"a,""b"""\n,false,é\n'
+
+
+def test_sentences_are_escaped_and_symbols_set():
+    assert prose("R_S is <b>, 97 %") == "R<sub>S</sub> is &lt;b&gt;, 97\u00a0%"
+    assert prose("R_S_perp - 1 >= -0.5 x a-1") == "R<sub>S⊥</sub> − 1 ≥ −0.5 x a-1"
+    assert prose("omega2_s, IMG_1.jpg, relu3_1") == "ω²<sub>s</sub>, IMG_1.jpg, relu3_1"
+    assert plain("[x](y) `z` _q_ a_b") == "\\[x\\](y) \\`z\\` \\_q\\_ a_b"
+
+
+def test_paths_are_cut_and_relative_names_are_kept():
+    assert without_paths(["/a/b/c.pt", "x/y.jpg", "C:\\d\\e.pt", 3]) == [
+        "…/c.pt",
+        "x/y.jpg",
+        "…/e.pt",
+        3,
+    ]
+
+
+def test_the_plan_note_says_changed_in_capitals():
+    def runs(*hashes):
+        return [{"config": {"plan_sha256": h}} for h in hashes]
+
+    assert "not changed" in plan_note("a" * 64, runs("a" * 64))
+    assert "CHANGED" in plan_note("a" * 64, runs("a" * 64, "b" * 64))
+    assert "do not record" in plan_note("a" * 64, [{"config": {}}])
+
+
+def test_stored_tables_open_with_plain_pyarrow(written):
+    table = pq.read_table(written.out / "tables/fake.removed.parquet")
+    assert table.column_names == ["tap", "removed", "low", "high"]
+    assert table.schema.metadata is None
+
+
+def test_the_public_names_work_in_any_order_of_imports():
+    code = (
+        "import statsnorm{first}\n"
+        "import statsnorm\n"
+        "for call in (statsnorm.report, statsnorm.verify):\n"
+        "    assert callable(call)\n"
+        "try:\n"
+        "    statsnorm.report([], out='never', seed=-1)\n"
+        "except statsnorm.errors.StatsnormError as error:\n"
+        "    print(error)\n"
+    )
+    for first in (".errors", ".report.model", ".report"):
+        ran = subprocess.run(
+            [sys.executable, "-c", code.format(first=first)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout == "seed must not be negative, got -1\n"
