@@ -1,0 +1,139 @@
+"""What is trained: blocks of cells that share all but normaliser and condition."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from statsnorm.errors import StatsnormError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The scientific configuration of a training run; hashed into run.json.
+
+    Losses are in units of the 0..255 scale; `iterations` is the budget T of every cell.
+    """
+
+    targets: tuple[str, ...]  # one style image a block, in the order of the blocks
+    norms: tuple[str, ...] = ("in", "bn")
+    conditions: tuple[str, ...] = ("original", "contrast", "style")
+    size: int = 256  # pixels, square
+    batch: int = 4
+    iterations: int = 2000
+    lr: float = 1e-3  # Adam
+    loss: str = "vgg16"
+    statistics: str = "gram"
+    style_weight: float = 5.0
+    content_weight: float = 1.0
+    norm_at: str = "all"
+    width: int = 32
+    residual_blocks: int = 5
+    heldout: int = 64  # images of the fixed evaluation set
+    record_every: int = 0  # 0: a hundredth of the budget
+    precision: str = "fp32"
+    style_generator: str = "cin26"
+    style_index: str | None = None
+    pilot: bool = False  # pilot blocks set learning rates and thresholds and are never reused
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise StatsnormError("training needs at least one --target image")
+        for name in ("size", "batch", "iterations", "heldout", "width", "residual_blocks"):
+            if getattr(self, name) < 1:
+                raise StatsnormError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.size % 4:
+            raise StatsnormError(f"size must be a multiple of 4, got {self.size}")
+        if not self.lr > 0:
+            raise StatsnormError(f"lr must be positive, got {self.lr}")
+
+    @property
+    def every(self) -> int:
+        """Iterations between two records of the held-out loss."""
+        return self.record_every or max(1, self.iterations // 100)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCell:
+    """One generator to be trained; the cells of a block differ in norm and condition only."""
+
+    block: int
+    target: str
+    norm: str
+    condition: str
+    seed: int  # of the block: initial weights and minibatch order
+
+    @property
+    def name(self) -> str:
+        """Return the cell's name, which is also its file name."""
+        stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in PurePath(self.target).stem)
+        return f"b{self.block:02d}-{stem}-{self.norm}-{self.condition}"
+
+
+def training_cells(config: TrainConfig) -> tuple[TrainingCell, ...]:
+    """Return all cells in block-major order, so that what is done is a smaller balanced study."""
+    return tuple(
+        TrainingCell(
+            block=block,
+            target=target,
+            norm=norm,
+            condition=condition,
+            seed=derived_seed(config.seed, "block", block, config.pilot),
+        )
+        for block, target in enumerate(config.targets)
+        for norm, condition in product(config.norms, config.conditions)
+    )
+
+
+def derived_seed(*parts: object) -> int:
+    """Return a 63-bit seed made from `parts`: equal parts, equal seed, on every machine."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def minibatches(n_images: int, *, batch: int, iterations: int, seed: int) -> Tensor:
+    """Return the image numbers of every minibatch, int64 (iterations, batch).
+
+    Epochs are permutations of all images, laid end to end: every image serves equally often.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    needed = batch * iterations
+    epochs = -(-needed // n_images)
+    order = torch.cat([torch.randperm(n_images, generator=generator) for _ in range(epochs)])
+    return order[:needed].reshape(iterations, batch)
+
+
+def split_images(n: int, heldout: int) -> tuple[list[int], list[int]]:
+    """Return numbers of the training and of the held-out images: every k-th is held out.
+
+    Never more than half of the images are held out.
+    """
+    if n < 2:
+        raise StatsnormError(f"training needs at least 2 images, got {n}")
+    count = min(heldout, n // 2)
+    held = {round((j + 0.5) * n / count - 0.5) for j in range(count)}
+    return [i for i in range(n) if i not in held], sorted(held)
+
+
+def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise StatsnormError if one of `names` is not `known`."""
+    from statsnorm.errors import unknown
+
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
+FIELD_NAMES = tuple(f.name for f in fields(TrainConfig))

@@ -1,0 +1,114 @@
+"""The training images of each condition, made once from the same decoded tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from statsnorm.errors import ImageError, StatsnormError
+from statsnorm.images.conditions import apply_condition
+from statsnorm.images.decode import Decoded, decode
+from statsnorm.images.sources import ImageRef
+from statsnorm.images.stylise import StyleGenerator
+from statsnorm.networks import Network
+from statsnorm.training.cell import Pool, heldout_batches
+from statsnorm.training.loss import content_features
+from statsnorm.training.plan import TrainConfig, split_images
+
+CHUNK = 16  # images treated or passed through VGG at a time
+KEPT_FEATURES = 8 * 2**30  # bytes of content features kept on the device, over all conditions
+
+
+@dataclass(slots=True, kw_only=True)
+class Images:
+    """Decoded images of one size, and those that could not be used."""
+
+    refs: list[ImageRef]
+    decoded: list[Decoded]
+    skipped: list[ImageError]
+
+    @property
+    def sha256(self) -> str:
+        """Return one hash over names and file contents."""
+        digest = hashlib.sha256()
+        for ref, image in zip(self.refs, self.decoded, strict=True):
+            digest.update(f"{ref.image}\0{image.sha256}\n".encode())
+        return digest.hexdigest()
+
+
+def decode_all(refs: Sequence[ImageRef], *, size: int, pixel_limit: int) -> Images:
+    """Decode every image to (3, size, size); what cannot be read is listed, not lost."""
+    found = Images(refs=[], decoded=[], skipped=[])
+    for ref in refs:
+        try:
+            image = decode(ref, size=size, pixel_limit=pixel_limit)
+        except ImageError as error:
+            found.skipped.append(error)
+            continue
+        found.refs.append(ref)
+        found.decoded.append(image)
+    if not found.refs:
+        raise StatsnormError(f"none of {len(refs)} images could be read")
+    return found
+
+
+@dataclass(slots=True, kw_only=True)
+class Pools:
+    """Makes the pool of a condition when a cell first asks for it, and keeps it."""
+
+    config: TrainConfig
+    images: Images
+    vgg: Network
+    stylise: StyleGenerator | None
+    device: torch.device
+    made: dict[str, Pool] = field(default_factory=dict)
+
+    def __getitem__(self, condition: str) -> Pool:
+        """Return the images of `condition` on the device."""
+        if condition not in self.made:
+            self.made[condition] = self._make(condition)
+        return self.made[condition]
+
+    def _make(self, condition: str) -> Pool:
+        x = torch.cat(
+            [self._treated(condition, i).to(self.device) for i in range(0, self._n, CHUNK)]
+        ).contiguous(memory_format=torch.channels_last)
+        train, heldout = split_images(self._n, self.config.heldout)
+        return Pool(
+            images=x,
+            content=self._content(x),
+            train=torch.tensor(train, device=self.device),
+            heldout=heldout_batches(heldout, self.config.batch, self.device),
+        )
+
+    @property
+    def _n(self) -> int:
+        return len(self.images.decoded)
+
+    def _treated(self, condition: str, start: int) -> Tensor:
+        part = slice(start, start + CHUNK)
+        x = torch.stack([image.pixels for image in self.images.decoded[part]]).to(self.device)
+        return apply_condition(
+            condition,
+            x,
+            content=x,
+            stylise=self.stylise,
+            index=self.config.style_index or "",
+            images=[ref.image for ref in self.images.refs[part]],
+            seed=self.config.seed,
+        )
+
+    def _content(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Keep the content features of all images where memory allows, else make them anew."""
+        first = content_features(self.vgg, x[:1])
+        kept = (len(self.made) + 1) * len(x) * first.numel() * first.element_size()
+        if kept > KEPT_FEATURES:
+            return lambda numbers: content_features(self.vgg, x[numbers])
+        features = torch.cat(
+            [content_features(self.vgg, x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
+        )
+        return lambda numbers: features[numbers]
