@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from statsnorm.extract import extract
+    from statsnorm.extraction import extract
     from statsnorm.load import Tables, load_curves, load_design, load_moments
     from statsnorm.report import report, verify
     from statsnorm.training import train
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Tables": "statsnorm.load",
-    "extract": "statsnorm.extract",
+    "extract": "statsnorm.extraction",
     "load_curves": "statsnorm.load",
     "load_design": "statsnorm.load",
     "load_moments": "statsnorm.load",

@@ -141,7 +141,8 @@ def _step(
 ) -> Losses:
     optimiser.zero_grad(set_to_none=True)
     found = _losses(problem, generator, numbers)
-    found.total(problem.config.style_weight, problem.config.content_weight).backward()
+    total = found.total(problem.config.style_weight, problem.config.content_weight)
+    torch.autograd.backward([total])
     optimiser.step()
     return found
 

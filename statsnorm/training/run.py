@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from statsnorm.allocator import keep_freed_memory
 from statsnorm.errors import StatsnormError
 from statsnorm.images.decode import PIXEL_LIMIT, decode
 from statsnorm.images.sources import find_images
@@ -121,6 +122,7 @@ def train(
     for kind in config.norms:  # a misspelt norm shall not wait for its turn
         _generator(config, kind, 0)
     where = _device(device)
+    keep_freed_memory()
     vgg = _on(load_network(loss, weights=weights), where)
     found = decode_all(find_images(images), size=size, pixel_limit=pixel_limit)
     needs_style = {"style", "ck", "placebo", "placebo-matched"} & set(config.conditions)

@@ -1,0 +1,1 @@
+"""Where shards run: :mod:`statsnorm.engines.local` in this process."""

@@ -1,0 +1,263 @@
+"""Batches of inputs through the variants: moments of every row, checked, ready for the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from statsnorm.cells import InputCell
+from statsnorm.errors import NonFiniteError
+from statsnorm.extraction.feed import Batch, padded
+from statsnorm.extraction.variants import (
+    OutputVgg,
+    Variant,
+    Variants,
+    channels_last,
+    tap_columns,
+)
+from statsnorm.moments import ChannelMoments
+from statsnorm.networks import Network
+from statsnorm.rows import Block, CellRows
+from statsnorm.taps import Tap, check_by_construction, forward_moments
+
+CONTENT_TAP = "relu4_2"
+_LOOSE = 0.05  # by-construction tolerance of the reduced precisions
+
+Floats = NDArray[np.float32]
+
+
+@contextmanager
+def arithmetic(precision: str, device: str = "cpu") -> Iterator[None]:
+    """Compute in fp32, tf32 or bf16 on a type of device; leave torch's switches as they were."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32)
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    half = precision == "bf16"
+    try:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one variant gave so far: one row per input, all taps side by side."""
+
+    spans: list[tuple[Tap, bool, int]]  # tap, whether of the VGG of the output, channels
+    values: list[Floats] = field(default_factory=list)  # (n, 2 sum C): means, then variances
+    image: list[NDArray[np.int64]] = field(default_factory=list)  # place in the shard
+    cell: list[NDArray[np.int64]] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Meter:
+    """Runs batches through all variants and keeps their moments until the shard is written."""
+
+    variants: Variants
+    cells: Sequence[InputCell]
+    precision: str
+    measured: dict[Variant, Measured] = field(default_factory=dict)
+    compiled: bool = False  # from the second batch of a variant on
+    halvings: int = 0  # how often the device ran out of memory
+    checked: set[Variant] = field(default_factory=set)  # by-construction rows hold here
+
+    def add(
+        self, variant: Variant, batch: Batch, images: Sequence[str], offset: int
+    ) -> dict[str, Tensor]:
+        """Measure a batch; return the content features of its rows, if a VGG made them.
+
+        Parameters
+        ----------
+        variant : Variant
+            What to run.
+        batch : Batch
+            Padded inputs.
+        images : sequence of str
+            Names of the group's images.
+        offset : int
+            Place of the group's first image in the shard.
+
+        Raises
+        ------
+        NonFiniteError
+            If an activation has a nan or an infinity; image, tap and cell are named.
+        """
+        features: dict[str, Tensor] = {}
+        kind = batch.pixels.device.type
+        with arithmetic(self.precision, kind), _capture(variant, features):
+            values = self._forward(variant, batch.pixels)[: len(batch.image)]
+        kept = self.measured[variant]
+        found = values.cpu().numpy()
+        if not np.isfinite(found).all():
+            raise self._not_finite(variant, kept.spans, found, batch, images)
+        kept.values.append(found)
+        kept.image.append(batch.image + offset)
+        kept.cell.append(batch.cell)
+        return {name: x[: len(batch.image)] for name, x in features.items()}
+
+    def blocks(self, images: Sequence[str]) -> list[Block]:
+        """Return what was measured, by image and cell, and forget it."""
+        blocks = []
+        for variant, kept in self.measured.items():
+            image, cell = np.concatenate(kept.image), np.concatenate(kept.cell)
+            order = np.lexsort((cell, image))
+            rows = CellRows(
+                images=tuple(images), cells=tuple(self.cells), image=image[order], cell=cell[order]
+            )
+            values = np.concatenate(kept.values)[order]
+            width, start = values.shape[1] // 2, 0
+            for tap, of_output, channels in kept.spans:
+                network = variant.cell
+                if of_output and self.variants.output:
+                    network = self.variants.output.cell(network)
+                mean = values[:, start : start + channels]
+                var = values[:, width + start : width + start + channels]
+                blocks.append(
+                    Block(network=network, tap=tap_columns(tap), rows=rows, mean=mean, var=var)
+                )
+                start += channels
+        self.measured.clear()
+        return blocks
+
+    def _forward(self, variant: Variant, x: Tensor) -> Tensor:
+        """Return (B, 2 sum C) on the device; halve the batch when its memory is too small."""
+        try:
+            return self._rows(variant, x)
+        except torch.cuda.OutOfMemoryError:
+            if len(x) == 1 or variant.batch_statistics:
+                raise
+        torch.cuda.empty_cache()
+        self.halvings += 1
+        half = -(-len(x) // 2)
+        parts = [
+            self._forward(variant, padded(x[start : start + half], half))
+            for start in range(0, len(x), half)
+        ]
+        return torch.cat(parts)[: len(x)]
+
+    def _rows(self, variant: Variant, x: Tensor) -> Tensor:
+        output = self.variants.output if variant.network.postprocess else None
+        given = (variant.network, variant.taps, variant.index, output)
+        if variant not in self.measured:
+            self.measured[variant] = Measured(_spans(variant, output))
+        if self.compiled and variant in self.checked and not is_content_vgg(variant):
+            return _compiled_pass()(*given, x)
+        found = _moments(*given, x)
+        if variant not in self.checked:
+            self._check(variant, dict(zip(variant.taps, found, strict=False)))
+        return _flat(found)
+
+    def _check(self, variant: Variant, moments: Mapping[Tap, ChannelMoments]) -> None:
+        finite = all(torch.isfinite(m.var).all() for m in moments.values())
+        if finite:  # else the row is about to be refused, with its image named
+            tolerance = {} if self.precision == "fp32" else {"tolerance": _LOOSE}
+            check_by_construction(variant.network, moments, index=variant.index, **tolerance)
+        self.checked.add(variant)
+
+    def _not_finite(
+        self,
+        variant: Variant,
+        spans: Sequence[tuple[Tap, bool, int]],
+        found: Floats,
+        batch: Batch,
+        images: Sequence[str],
+    ) -> NonFiniteError:
+        row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+        width, start = found.shape[1] // 2, 0
+        name = "?"
+        for tap, of_output, channels in spans:
+            part = found[row, [*range(start, start + channels)]]
+            other = found[row, [*range(width + start, width + start + channels)]]
+            if not (np.isfinite(part).all() and np.isfinite(other).all()):
+                name = f"{tap.label!r} of " + ("the output's VGG" if of_output else "the network")
+                break
+            start += channels
+        cell = self.cells[batch.cell[row]]
+        where = f"condition {cell.condition!r}" + (f", style {cell.style!r}" if cell.style else "")
+        return NonFiniteError(
+            f"image {images[batch.image[row]]!r} ({where}) has a nan or infinity at tap {name} "
+            f"(network {variant.network.name!r}, treatment {variant.cell.treatment!r}); "
+            "nothing of its shard was written"
+        )
+
+
+def _spans(variant: Variant, output: OutputVgg | None) -> list[tuple[Tap, bool, int]]:
+    own = [(tap, False, tap.channels) for tap in variant.taps]
+    return own + [(tap, True, tap.channels) for tap in (output.taps if output else ())]
+
+
+def _moments(
+    network: Network, taps: tuple[Tap, ...], index: str, output: OutputVgg | None, x: Tensor
+) -> list[ChannelMoments]:
+    """Return the moments of a network's taps, then those of the VGG of its output."""
+    fed = _formatted(network, x)
+    moments, made = forward_moments(network, fed, taps, index=index, stop=output is None)
+    found = list(moments.values())
+    if output is not None and network.postprocess is not None and made is not None:
+        image = _formatted(output.network, network.postprocess(made).float())
+        found += forward_moments(output.network, image, output.taps)[0].values()
+    return found
+
+
+def _flat(found: Sequence[ChannelMoments]) -> Tensor:
+    """Return all means, then all variances, side by side: (B, 2 sum C), float32."""
+    return torch.cat([m.mean.float() for m in found] + [m.var.float() for m in found], dim=1)
+
+
+@cache
+def _compiled_pass() -> Callable[..., Tensor]:
+    """Return the whole pass compiled; networks of one architecture share the code.
+
+    Of more than eight combinations of architecture, treatment and index torch runs the rest
+    uncompiled.
+    """
+
+    def flat_moments(*given: Any) -> Tensor:
+        return _flat(_moments(*given))
+
+    return torch.compile(flat_moments, dynamic=False)
+
+
+def _formatted(network: Network, x: Tensor) -> Tensor:
+    last = channels_last(network)
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def has_content_tap(network: Network) -> bool:
+    """Return whether a network is a VGG deep enough for content distances."""
+    return network.name.startswith("vgg") and CONTENT_TAP in dict(network.module.named_children())
+
+
+def is_content_vgg(variant: Variant) -> bool:
+    """Return whether the content distances come from this variant."""
+    return variant.cell.treatment == "none" and has_content_tap(variant.network)
+
+
+@contextmanager
+def _capture(variant: Variant, features: dict[str, Tensor]) -> Iterator[None]:
+    """Keep the activation at relu4_2 of a plain VGG while it passes.
+
+    The hook is registered before those of the taps, so a pass that stops there is seen too.
+    """
+    if not is_content_vgg(variant):
+        yield
+        return
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        held = [features[CONTENT_TAP]] if CONTENT_TAP in features else []
+        features[CONTENT_TAP] = torch.cat([*held, output.clone()])  # halves of one batch
+
+    handle = variant.network.module.get_submodule(CONTENT_TAP).register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()

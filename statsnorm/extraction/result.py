@@ -1,0 +1,80 @@
+"""What an extraction left behind, for the caller and for the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from statsnorm.errors import StatsnormError
+from statsnorm.extraction.estimate import Estimate
+from statsnorm.extraction.shard import Job
+from statsnorm.rundir import info
+from statsnorm.tables import SKIPPED_SCHEMA, read_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """What an extraction left behind, or with `dry_run` what it would."""
+
+    path: Path
+    images: int
+    cells: int  # input cells an image
+    variants: int  # networks x treatments x indices x seeds
+    rows: int
+    bytes: int
+    seconds: float
+    skipped: tuple[str, ...] = ()  # `image (stage): reason`, one an image left out
+    missing: int = 0  # files that other processes still have to write
+    dry_run: bool = False
+
+    def summary(self) -> str:
+        """Return one to a few lines for the terminal."""
+        would = "would be " if self.dry_run else ""
+        lines = [
+            f"{self.path}: {self.images} images x {self.cells} inputs x {self.variants} networks, "
+            f"{would}{self.rows} rows, {self.bytes / 1e6:.1f} MB, {self.seconds:.0f} s"
+        ]
+        if self.missing:
+            lines.append(f"not finished: {self.missing} files are missing")
+        lines += [f"left out: {one}" for one in self.skipped]
+        return "\n".join(lines)
+
+
+def estimated(out: Path, found: Estimate) -> Extraction:
+    """Return what a dry run says."""
+    return Extraction(
+        path=out,
+        images=found.images,
+        cells=found.cells,
+        variants=found.variants,
+        rows=found.rows,
+        bytes=found.bytes,
+        seconds=found.seconds,
+        dry_run=True,
+    )
+
+
+def made(job: Job, seconds: float) -> Extraction:
+    """Return what a run holds now; raise StatsnormError if no image could be used."""
+    run = job.run
+    there = [p for p in run.expected.all() if (run.path / p).exists()]
+    skipped = []
+    for name in there:
+        if name.startswith("skipped/"):
+            rows = read_table(run.path / name, SKIPPED_SCHEMA).to_pylist()
+            skipped += [f"{row['image']} ({row['stage']}): {row['reason']}" for row in rows]
+    images = len(job.feed.inputs.refs) - len(skipped)
+    found = info(run.path)
+    if found.finished and not found.images:
+        raise StatsnormError(f"none of {len(skipped)} images could be used; {skipped[0]}")
+    return Extraction(
+        path=run.path,
+        images=images,
+        cells=len(job.feed.inputs.cells),
+        variants=len(job.variants.all),
+        rows=found.rows.get("moments", 0),
+        bytes=found.bytes,
+        seconds=seconds,
+        skipped=tuple(skipped),
+        missing=len(found.missing),
+    )

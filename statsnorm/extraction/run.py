@@ -1,0 +1,355 @@
+"""Images x networks x conditions -> shards of channel moments: what `statsnorm extract` calls."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from statsnorm.allocator import keep_freed_memory
+from statsnorm.errors import StatsnormError, unknown
+from statsnorm.extraction.estimate import estimate
+from statsnorm.extraction.feed import Feed
+from statsnorm.extraction.measure import arithmetic
+from statsnorm.extraction.pilot import condition_parameters, decode_readable, reference_batches
+from statsnorm.extraction.plan import ExtractConfig, describe_inputs, plan_inputs
+from statsnorm.extraction.result import Extraction, estimated, made
+from statsnorm.extraction.shard import Execution, Job, Progress, content_wanted
+from statsnorm.extraction.variants import (
+    Variant,
+    Variants,
+    describe_variants,
+    load_networks,
+    load_output_vgg,
+    plan_variants,
+    tap_rows,
+)
+from statsnorm.images.decode import PIXEL_LIMIT
+from statsnorm.images.design import Design, load_design_file
+from statsnorm.invariance import invariance_rows
+from statsnorm.rundir import Expected, Run, finish, open_run
+from statsnorm.tables import (
+    INVARIANCE_SCHEMA,
+    LEVELS_SCHEMA,
+    TAPS_SCHEMA,
+    write_table,
+)
+
+ENGINES = {"local": "statsnorm.engines.local"}
+"""Engine -> module with `run_shards`; loaded when used."""
+
+
+def extract(
+    images: str | Path,
+    *,
+    out: str | Path,
+    networks: Sequence[str] = ("vgg16",),
+    conditions: Sequence[str] = ("original",),
+    design: str | Path | Design | None = None,
+    size: int = 256,
+    taps: Sequence[str] | None = None,
+    treatments: Sequence[str] = ("none",),
+    reference: str | Path | None = None,
+    indices: Sequence[str] | None = None,
+    untrained: int = 0,
+    vgg_of_output: str | None = "vgg16",
+    vgg_taps: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+    style_generator: str = "cin26",
+    style_index: str | None = None,
+    strength: float = 1.0,
+    restore: str = "none",
+    bn_mode: str = "eval",
+    batch_kind: str = "mixed",
+    weights: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    compile: bool = False,
+    workers: int | None = None,
+    shard: str | None = None,
+    shard_size: int = 32,
+    engine: str = "local",
+    resume: bool = True,
+    restart: bool = False,
+    max_skipped: int | None = None,
+    pixel_limit: int = PIXEL_LIMIT,
+    dry_run: bool = False,
+    seed: int = 0,
+    invariance: bool = False,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Reduce every tapped activation to its per-image, per-channel mean and variance.
+
+    Parameters
+    ----------
+    images : str or Path
+        A folder, a list file, a CSV manifest, or `embedded`
+        (:func:`statsnorm.images.sources.find_images`).
+    out : str or Path
+        The run directory; the same command again goes on where it stopped.
+    networks : sequence of str
+        As :func:`statsnorm.networks.load_network` takes them.
+    conditions : sequence of str
+        Names of :data:`statsnorm.images.conditions.BUILT_IN`, or `NAME=DIR` with the user's own
+        versions of the same images. In a design they come on top of every cell.
+    design : path or Design, optional
+        The crossed content x style x contrast design.
+    size : int
+        Side of the square images, in pixels.
+    taps : sequence of str, optional
+        Names, kinds or globs; all taps by default.
+    treatments : sequence of str
+        none, frozen:prefix, frozen:all, frozen:NORMALISER, bn_train; each for the networks that
+        it fits.
+    reference : str or Path, optional
+        Images that calibrate the frozen maps. With a design they are rendered in styles of the
+        same generators that the design leaves out, and may then show the same contents.
+    indices : sequence of str, optional
+        Style indices of conditional networks; the first by default.
+    untrained : int
+        Also so many random initialisations of every network with normalisers.
+    vgg_of_output : {"vgg16", "vgg19", "none"}
+        Which VGG sees what generators make.
+    vgg_taps : sequence of str
+        Its taps.
+    style_generator, style_index, strength, restore
+        Of the conditions style, ck and the placebos.
+    bn_mode : {"eval", "train"}
+        With `train` batch normalisers use the batch, composed as `batch_kind` says; the batch
+        size is then part of the configuration.
+    batch_kind : {"mixed", "style-homogeneous", "content-homogeneous"}
+        How batches are composed for `bn_mode` or treatment train; recorded otherwise.
+    weights : str, optional
+        Of the VGGs among `networks`, else of the first network.
+    batch_size : int, optional
+        Inputs of one forward pass; 16 on a CPU, 64 on a GPU.
+    device : str
+        cpu, cuda, cuda:1, or auto.
+    precision : {"fp32", "tf32", "bf16"}
+        Of the networks under study; moments are reduced in at least float32.
+    compile : bool
+        Compile the passes with torch.compile (needs a C++ compiler, or a GPU); agrees to 1e-4.
+    workers : int, optional
+        Decoding threads; as many as there are cores, at most 8.
+    shard : str, optional
+        `i/n`: only every n-th shard, from the i-th; n processes share one `out`.
+    shard_size : int
+        Images a shard; part of the configuration.
+    engine : {"local"}
+        Where shards run.
+    resume, restart : bool
+        Go on with what is there (refused if neither), or throw it away.
+    max_skipped : int, optional
+        Give up when more images than this cannot be used.
+    pixel_limit : int
+        Largest image that is decoded.
+    dry_run : bool
+        Estimate rows, bytes and seconds from a short probe; writes nothing.
+    seed : int
+        Of the placebos' draws, the pilot images, and the untrained networks.
+    invariance : bool
+        Also test the invariances of method.md 2.5.
+    progress : callable, optional
+        Called with forward passes done, all there are, and a word.
+
+    Returns
+    -------
+    Extraction
+
+    Raises
+    ------
+    StatsnormError
+        For anything in the request that cannot be; nothing has been written then.
+    UnfinishedRunError
+        After SIGINT or SIGTERM.
+    NonFiniteError
+        If an activation has a nan or an infinity.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    began, where = time.monotonic(), resolve_device(device)
+    config = ExtractConfig(
+        images=images,
+        networks=tuple(networks),
+        conditions=tuple(conditions),
+        design=load_design_file(design) if isinstance(design, str | Path) else design,
+        size=size,
+        taps=tuple(taps or ()),
+        treatments=tuple(treatments),
+        reference=reference,
+        indices=tuple(indices or ()),
+        untrained=untrained,
+        vgg_of_output=vgg_of_output or "none",
+        vgg_taps=tuple(vgg_taps),
+        style_generator=style_generator,
+        style_index=style_index or "",
+        strength=strength,
+        restore=restore,
+        bn_mode=bn_mode,
+        batch_kind=batch_kind,
+        weights=weights,
+        batch_size=batch_size or (64 if where.startswith("cuda") else 16),
+        precision=precision,
+        shard_size=shard_size,
+        pixel_limit=pixel_limit,
+        seed=seed,
+        invariance=invariance,
+        compile=compile,
+    )
+    if compile:
+        check_compiler(where)
+    keep_freed_memory()
+    feed, variants = prepare(config, device=where)
+    if dry_run:
+        return estimated(Path(out), estimate(feed, variants, device=where))
+    content = content_wanted(feed, variants)
+    run = _open(Path(out), feed, variants, content=content, resume=resume, restart=restart)
+    shards = _shards(shard, run.expected.shards)
+    _write_singles(run, feed, variants, device=where)
+    job = Job(run=run, feed=feed, variants=variants, device=where, with_content=content)
+    count = workers or min(8, os.cpu_count() or 1)
+    record = _execution(where, config, count)
+    how = Execution(workers=count, max_skipped=max_skipped, progress=progress, record=record)
+    import_module(ENGINES[engine]).run_shards(job, shards, how)
+    finish(run)
+    return made(job, time.monotonic() - began)
+
+
+def prepare(config: ExtractConfig, *, device: str) -> tuple[Feed, Variants]:
+    """Find images, load networks and generators, calibrate: everything before the first shard."""
+    with arithmetic("fp32"):
+        inputs = plan_inputs(config, device=device)
+        networks = load_networks(config, device=device)
+        output = load_output_vgg(config, networks, device=device)
+        parameters = condition_parameters(config, inputs, device=device)
+        feed = Feed(config=config, inputs=inputs, parameters=parameters)
+        reference = reference_batches(feed, device=device)
+        made = plan_variants(config, networks, reference=reference, device=device)
+    return feed, Variants(all=made, output=output)
+
+
+def resolve_device(name: str) -> str:
+    """Return a device that is there; `auto` is a GPU where there is one.
+
+    Raises
+    ------
+    StatsnormError
+        If the name is no device, or the device is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise StatsnormError(f"device {name!r} cannot be used: {reason}") from error
+    return name
+
+
+def check_compiler(device: str) -> None:
+    """Raise StatsnormError unless torch can compile for this device."""
+    try:
+        torch.compile(torch.exp)(torch.zeros(2, device=device))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise StatsnormError(f"compile is not possible here: {reason}") from error
+
+
+def _open(
+    out: Path, feed: Feed, variants: Variants, *, content: bool, resume: bool, restart: bool
+) -> Run:
+    config = feed.config
+    if (out / "run.json").exists() and not (resume or restart):
+        raise StatsnormError(f"{out} holds a run; resume it, or restart to throw it away")
+    science = {
+        "kind": "extract",
+        **describe_inputs(config, feed.inputs),
+        **describe_variants(config, variants),
+        "condition_parameters": dict(feed.parameters),
+        "invariance": config.invariance,
+    }
+    files = ["taps.parquet", "levels.parquet", *(["invariance.parquet"] * config.invariance)]
+    expected = Expected(
+        shards=-(-len(feed.inputs.refs) // config.shard_size),
+        sharded=("images", "skipped", *(("content",) if content else ()), "moments"),
+        files=tuple(files),
+    )
+    return open_run(out, science, expected=expected, restart=restart)
+
+
+def _shards(asked: str | None, count: int) -> range:
+    """Return the numbers of the shards that `i/n` asks for."""
+    if asked is None:
+        return range(count)
+    part, slash, of = asked.partition("/")
+    if not (slash and part.isascii() and part.isdecimal() and of.isascii() and of.isdecimal()):
+        raise StatsnormError(f"shard must be i/n like 0/3, got {asked!r}")
+    if not int(part) < int(of):
+        raise StatsnormError(f"shard {asked!r}: i must be 0 to n-1")
+    return range(int(part), count, int(of))
+
+
+def _write_singles(run: Run, feed: Feed, variants: Variants, *, device: str) -> None:
+    """Write the tables that are one for the run; the same bytes from whichever process."""
+    made: dict[str, tuple[Callable[[], list[dict[str, Any]]], Any]] = {
+        "taps.parquet": (lambda: tap_rows(variants), TAPS_SCHEMA),
+        "levels.parquet": (lambda: _level_rows(feed.inputs.design), LEVELS_SCHEMA),
+        "invariance.parquet": (
+            lambda: _invariance_rows(feed, variants, device=device),
+            INVARIANCE_SCHEMA,
+        ),
+    }
+    for name in run.expected.files:
+        if not (run.path / name).exists():
+            rows, schema = made[name]
+            table = pa.Table.from_pylist(rows(), schema=schema)
+            write_table(run.path / name, table, metadata=run.metadata)
+
+
+def _level_rows(design: Design | None) -> list[dict[str, Any]]:
+    return [
+        {"contrast": level.family, "level": level.level, "parameter": name, "value": value}
+        for level in (design.levels if design else ())
+        for name, value in level.parameters.items()
+    ]
+
+
+def _invariance_rows(feed: Feed, variants: Variants, *, device: str) -> list[dict[str, Any]]:
+    """Test every network as it is, at its first index, on the first readable image."""
+    _, x = decode_readable(feed.inputs.refs, feed.config, device=device, most=1)
+    shipped = {v.network.name: v.network for v in reversed(variants.all) if _is_shipped(v)}
+    return [row for name in sorted(shipped) for row in invariance_rows(shipped[name], x)]
+
+
+def _is_shipped(variant: Variant) -> bool:
+    return variant.cell.treatment == "none" and variant.cell.seed < 0
+
+
+def _execution(device: str, config: ExtractConfig, workers: int) -> dict[str, Any]:
+    libraries = ("statsnorm", "torch", "torchvision", "numpy", "pyarrow", "pillow")
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    return {
+        "device": f"{device} {gpu}".strip(),
+        "batch_size": config.batch_size,
+        "compile": config.compile,
+        "workers": workers,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in libraries},
+        },
+    }
+
+
+def _version(name: str) -> str:
+    import statsnorm
+
+    return statsnorm.__version__ if name == "statsnorm" else version(name)

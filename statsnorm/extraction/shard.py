@@ -1,0 +1,216 @@
+"""One shard: its images decoded, measured in groups, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from statsnorm.errors import ImageError
+from statsnorm.extraction.content import ContentDistances, content_features
+from statsnorm.extraction.feed import Batch, Feed, Group, composed_batches, padded_batches
+from statsnorm.extraction.measure import (
+    CONTENT_TAP,
+    Meter,
+    arithmetic,
+    has_content_tap,
+    is_content_vgg,
+)
+from statsnorm.extraction.variants import Variant, Variants
+from statsnorm.images.decode import Decoded, decode
+from statsnorm.images.names import safe_name
+from statsnorm.images.sources import ImageRef
+from statsnorm.rows import moments_table
+from statsnorm.rundir import Run
+from statsnorm.tables import CONTENT_SCHEMA, SKIPPED_SCHEMA, images_schema, write_table
+
+Tables = dict[str, tuple[Any, list[int] | None]]
+"""Table name -> table, rows of its row groups (None: one)."""
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with forward passes done, all there are, and a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How, not what: never part of the hash."""
+
+    workers: int
+    max_skipped: int | None
+    progress: Progress | None
+    record: dict[str, Any]  # goes into the log of every shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that a process needs to make shards of a run."""
+
+    run: Run
+    feed: Feed
+    variants: Variants
+    device: str
+    with_content: bool
+
+    def count(self, shard: int) -> int:
+        """Return how many images a shard has."""
+        return len(self.feed.inputs.shard(shard, self.feed.config.shard_size))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One image in all the versions that come from files."""
+
+    ref: ImageRef
+    plain: Decoded
+    paired: dict[str, Decoded]
+
+
+def load_image(job: Job, ref: ImageRef) -> Loaded | ImageError:
+    """Decode an image and its paired versions; one that fails drops the image everywhere."""
+    config, paired = job.feed.config, job.feed.inputs.paired
+    try:
+        plain = decode(ref, size=config.size, pixel_limit=config.pixel_limit)
+        versions = {
+            name: decode(
+                ImageRef(ref.image, pairs[ref.image]),
+                size=config.size,
+                pixel_limit=config.pixel_limit,
+            )
+            for name, pairs in paired.items()
+        }
+    except ImageError as error:
+        return error
+    return Loaded(ref, plain, versions)
+
+
+@dataclass(slots=True, kw_only=True)
+class ShardWork:
+    """A shard in the making: groups go in, tables come out."""
+
+    job: Job
+    meter: Meter
+    loaded: list[Loaded] = field(default_factory=list)
+    skipped: list[ImageError] = field(default_factory=list)
+    content: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, results: Sequence[Loaded | ImageError], passed: Callable[[int], None]) -> None:
+        """Measure a group of images; `passed` is told the rows of each batch as it is done."""
+        group = [one for one in results if isinstance(one, Loaded)]
+        self.skipped += [one for one in results if isinstance(one, ImageError)]
+        if not group:
+            return
+        offset = len(self.loaded)
+        # The pixels are kept by nobody once the group is done; the tables need the rest.
+        self.loaded += [Loaded(one.ref, _without_pixels(one.plain), {}) for one in group]
+        with arithmetic("fp32"):  # whatever the precision of the networks under study
+            tensors = _group(group, self.job.device)
+            for composed in (False, True):
+                these = [v for v in self.job.variants if v.batch_statistics == composed]
+                if these:
+                    self._measure(these, tensors, offset, passed, composed=composed)
+
+    def tables(self) -> Tables:
+        """Return the tables of the shard."""
+        names = [one.ref.image for one in self.loaded]
+        moments, groups = moments_table(self.meter.blocks(names) if names else [])
+        skipped = [{"image": e.image, "stage": e.stage, "reason": e.reason} for e in self.skipped]
+        tables: Tables = {
+            "images": (self._images(), None),
+            "skipped": (pa.Table.from_pylist(skipped, schema=SKIPPED_SCHEMA), None),
+        }
+        if self.job.with_content:
+            table = pa.Table.from_pylist(self.content, schema=CONTENT_SCHEMA)
+            tables["content"] = (table, None)
+        tables["moments"] = (moments, groups)  # last: it marks the shard finished
+        return tables
+
+    def _measure(
+        self,
+        variants: Sequence[Variant],
+        group: Group,
+        offset: int,
+        passed: Callable[[int], None],
+        *,
+        composed: bool,
+    ) -> None:
+        feed = self.job.feed
+        config, cells = feed.config, feed.cells(group)
+        distances = {
+            v.cell.network: ContentDistances(
+                network=v.cell.network, cells=feed.inputs.cells, images=group.images
+            )
+            for v in variants
+            if self.job.with_content and is_content_vgg(v)
+        }
+        batches = (
+            composed_batches(cells, feed.inputs, config.batch_kind, config.batch_size)
+            if composed
+            else padded_batches(cells, config.batch_size)
+        )
+        for batch in batches:
+            for variant in variants:
+                features = self.meter.add(variant, batch, group.images, offset)
+                if self.job.with_content and is_content_vgg(variant):
+                    distances[variant.cell.network].add(batch, _content(variant, batch, features))
+                passed(len(batch.image))
+        for distance in distances.values():
+            self.content += distance.finish()
+
+    def _images(self) -> Any:
+        inputs = self.job.feed.inputs
+        schema = images_schema(inputs.attributes)
+        columns: list[list[Any]] = [
+            [one.ref.image for one in self.loaded],
+            [one.plain.width for one in self.loaded],
+            [one.plain.height for one in self.loaded],
+            [one.plain.sha256 for one in self.loaded],
+            [safe_name(str(one.ref.path)) for one in self.loaded],
+        ]
+        for name in inputs.attributes:
+            columns.append([one.ref.attributes.get(name, "") for one in self.loaded])
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+        return pa.table(arrays, schema=schema)
+
+
+def content_wanted(feed: Feed, variants: Variants) -> bool:
+    """Return whether the run writes content distances: plain conditions through a deep VGG."""
+    plain = feed.inputs.design is None and "original" in feed.inputs.conditions
+    eval_mode = feed.config.bn_mode == "eval"
+    return plain and eval_mode and any(is_content_vgg(v) for v in variants)
+
+
+def write_shard(run: Run, shard: int, tables: Tables) -> tuple[str, ...]:
+    """Write the tables of a shard, `moments` last; return their names."""
+    names = run.expected.of_shard(shard)
+    for name in names:
+        table, groups = tables[name.partition("/")[0]]
+        write_table(run.path / name, table, metadata=run.metadata, groups=groups)
+    return names
+
+
+def _content(variant: Variant, batch: Batch, features: dict[str, torch.Tensor]) -> torch.Tensor:
+    found = features.get(CONTENT_TAP)
+    if found is not None and len(found) == len(batch.image):
+        return found
+    assert has_content_tap(variant.network), "checked by is_content_vgg"
+    return content_features(variant.network, batch.pixels[: len(batch.image)])
+
+
+def _group(loaded: Sequence[Loaded], device: str) -> Group:
+    names = loaded[0].paired
+    return Group(
+        images=tuple(one.ref.image for one in loaded),
+        pixels=torch.stack([one.plain.pixels for one in loaded]).to(device),
+        paired={
+            name: torch.stack([one.paired[name].pixels for one in loaded]).to(device)
+            for name in names
+        },
+    )
+
+
+def _without_pixels(decoded: Decoded) -> Decoded:
+    return Decoded(torch.empty(0), decoded.width, decoded.height, decoded.sha256)

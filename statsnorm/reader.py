@@ -1,0 +1,182 @@
+"""Rows of `moments` by key, row group by row group: the part of loading that needs no pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from statsnorm.cells import KEYS
+from statsnorm.errors import SchemaError, StatsnormError, unknown
+from statsnorm.tables import MOMENTS_SCHEMA, check_schema
+
+GROUP_KEYS: tuple[str, ...] = (*KEYS, "tap", "call")
+"""With `image`, what identifies a row."""
+
+TAP_COLUMNS: tuple[str, ...] = ("tap_kind", "depth", "pixels", "by_construction")
+
+Where = Mapping[str, Any]
+"""Key column -> a value, or a list of values any of which is taken."""
+
+
+def moments_dataset(files: Sequence[Path]) -> Any:
+    """Return the pyarrow dataset of moments files, each checked for table and schema version."""
+    for file in files:
+        check_schema(file, MOMENTS_SCHEMA)
+    return ds.dataset([str(f) for f in files], schema=MOMENTS_SCHEMA, format="parquet")
+
+
+def row_filter(where: Where) -> Any:
+    """Return the pyarrow filter for `where`, written so that row groups can be skipped.
+
+    Raises
+    ------
+    StatsnormError
+        If a name is no key column, or a value has the wrong type.
+    """
+    expression = None
+    for name, wanted in where.items():
+        if name not in (known := ("image", *GROUP_KEYS, *TAP_COLUMNS)):
+            raise unknown("key column", name, known)
+        term = _any_of(name, _values(wanted))
+        expression = term if expression is None else expression & term
+    return expression
+
+
+def read_rows(dataset: Any, where: Where, columns: Sequence[str] | None = None) -> Any:
+    """Return the rows of `where` as a pyarrow table; only matching row groups are read.
+
+    Raises
+    ------
+    SchemaError
+        If a page fails its checksum.
+    """
+    verify = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    try:
+        return dataset.to_table(
+            columns=list(columns) if columns is not None else None,
+            filter=row_filter(where),
+            fragment_scan_options=verify,
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise SchemaError(
+            f"a moments table is damaged ({error}); `statsnorm info` says which, and giving the "
+            "extract command again rebuilds it"
+        ) from error
+
+
+def matching_row_groups(dataset: Any, where: Where) -> list[tuple[str, int]]:
+    """Return the (file, row group) pairs whose statistics let a row of `where` be there."""
+    expression = row_filter(where)
+    return [
+        (Path(part.path).name, part.row_groups[0].id)
+        for fragment in dataset.get_fragments()
+        for part in fragment.split_by_row_group(expression)
+    ]
+
+
+def key_counts(files: Sequence[Path]) -> dict[tuple[Any, ...], int]:
+    """Count the rows of every combination of :data:`GROUP_KEYS` and :data:`TAP_COLUMNS`.
+
+    A column with one value in a row group is taken from its statistics and not read.
+    """
+    counts: dict[tuple[Any, ...], int] = {}
+    columns = (*GROUP_KEYS, *TAP_COLUMNS)
+    for path in files:
+        with pq.ParquetFile(path, read_dictionary=list(columns)) as file:
+            for group in range(file.num_row_groups):
+                for key, count in _group_counts(file, group, columns):
+                    counts[key] = counts.get(key, 0) + count
+    return counts
+
+
+def varying(table: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the columns of a pyarrow table that have more than one value, with the values."""
+    values = {name: table.column(name).unique().to_pylist() for name in columns}
+    return {name: sorted(found) for name, found in values.items() if len(found) > 1}
+
+
+def ambiguous(found: Mapping[str, Sequence[Any]]) -> StatsnormError:
+    """Return the error for a selection in which these key columns have several values."""
+    shown = "; ".join(
+        f"{name} has {len(values)} values ({', '.join(map(repr, values[:4]))}"
+        + (", ...)" if len(values) > 4 else ")")
+        for name, values in found.items()
+    )
+    name, values = next(iter(found.items()))
+    return StatsnormError(f"ambiguous selection: {shown}; choose one, e.g. {name}={values[0]!r}")
+
+
+def _values(wanted: Any) -> list[Any]:
+    several = isinstance(wanted, Sequence | set | frozenset | np.ndarray)
+    return list(wanted) if several and not isinstance(wanted, str) else [wanted]
+
+
+def _any_of(name: str, values: Sequence[Any]) -> Any:
+    kind = MOMENTS_SCHEMA.field(name).type
+    try:
+        scalars = [pa.scalar(getattr(v, "item", lambda v=v: v)(), kind) for v in values]
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise StatsnormError(f"{name} must be {kind}, got {list(values)!r}") from error
+    if not scalars:
+        raise StatsnormError(f"{name}: an empty list selects nothing")
+    if len(scalars) > 16:  # too many for a chain of comparisons
+        return ds.field(name).isin(pa.array([s.as_py() for s in scalars], kind))
+    term = ds.field(name) == scalars[0]
+    for scalar in scalars[1:]:
+        term = term | (ds.field(name) == scalar)
+    return term
+
+
+def _group_counts(file: Any, group: int, columns: Sequence[str]) -> list[tuple[Any, int]]:
+    meta = file.metadata.row_group(group)
+    place = {name: file.schema_arrow.names.index(name) for name in columns}  # lists come last
+    fixed: dict[str, Any] = {}
+    for name in columns:
+        statistics = meta.column(place[name]).statistics
+        if statistics and statistics.has_min_max and statistics.min == statistics.max:
+            fixed[name] = statistics.min
+    free = [name for name in columns if name not in fixed]
+    if not free:
+        return [(tuple(fixed[name] for name in columns), meta.num_rows)]
+    table = file.read_row_group(group, columns=free)
+    coded = [_codes(table.column(name)) for name in free]  # (codes, labels) each
+    shape = [len(labels) for _, labels in coded]
+    flat = np.ravel_multi_index([codes for codes, _ in coded], shape)
+    found, counts = np.unique(flat, return_counts=True)
+    places = np.unravel_index(found, shape)
+    result = []
+    for row, count in enumerate(counts.tolist()):
+        values = {n: coded[k][1][places[k][row]] for k, n in enumerate(free)}
+        result.append((tuple(values.get(n, fixed.get(n)) for n in columns), count))
+    return result
+
+
+def _codes(column: Any) -> tuple[Any, list[Any]]:
+    """Return integer codes of a column and the value of each code."""
+    array = column.combine_chunks()
+    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    if not isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_encode()
+    return array.indices.to_numpy(zero_copy_only=False), array.dictionary.to_pylist()
+
+
+def axis_codes(column: Any) -> tuple[Any, list[Any]]:
+    """Return codes into the sorted labels of a column; `cin26:2` sorts before `cin26:10`."""
+    codes, labels = _codes(column)
+    order = sorted(range(len(labels)), key=lambda k: _natural(labels[k]))
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels))
+    return rank[codes], [labels[k] for k in order]
+
+
+def _natural(label: Any) -> tuple[Any, ...]:
+    if not isinstance(label, str):
+        return (label,)
+    head, _, tail = label.rpartition(":")
+    return (head, int(tail), "") if tail.isdecimal() and tail.isascii() else (head, -1, tail)

@@ -1,0 +1,63 @@
+"""Small networks for tests, given to `extract` as dotted factories."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from statsnorm.networks import Network
+from statsnorm.networks.colour import unchanged
+from statsnorm.networks.network import norm_of, study
+
+
+def _generator(norm: type[nn.Module], name: str) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        module = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            norm(4, affine=True),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(4, 6, 3, padding=1),
+            norm(6, affine=True),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(6, 3, 3, padding=1),
+        )
+        for child in module:
+            if isinstance(child, nn.InstanceNorm2d | nn.BatchNorm2d):
+                child.weight.data.uniform_(0.5, 1.5)
+                child.bias.data.uniform_(-0.5, 0.5)
+    return Network(
+        name=name,
+        module=study(module),
+        norm=norm_of(module),
+        preprocess=unchanged,
+        postprocess=torch.sigmoid,
+        sha256=name,
+    )
+
+
+def instance_norm() -> Network:
+    """Return a three-layer generator with instance normalisation."""
+    return _generator(nn.InstanceNorm2d, "tiny_in")
+
+
+def batch_norm() -> Network:
+    """Return the same with batch normalisation."""
+    return _generator(nn.BatchNorm2d, "tiny_bn")
+
+
+class _Broken(nn.Module):
+    """Gives nan where a pixel is exactly black."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        divided: Tensor = self.act(torch.where(x == 0, torch.nan, x))
+        return divided
+
+
+def broken() -> nn.Module:
+    """Return a network that breaks on black pixels."""
+    return _Broken()
