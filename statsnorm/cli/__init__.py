@@ -1,0 +1,84 @@
+"""The command line: one module a command, imported only when that command runs."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from statsnorm import __version__
+from statsnorm.errors import StatsnormError
+
+COMMANDS: dict[str, str] = {
+    "demo": "The main job on embedded images and networks, in minutes.",
+    "extract": "Images through networks into tables of channel moments.",
+    "train": "Train texture networks, log the style-loss curves.",
+    "report": "Tables into a report with a verdict for each claim.",
+    "verify": "Rebuild a report and say which byte differs.",
+    "taps": "The taps of a network: names, kinds, channels, sizes.",
+    "info": "What a run holds, and what it misses.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is asked for."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the command names in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return the command called `name`, or None."""
+        if name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"statsnorm.cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what a user can mend becomes one line and exit status 2."""
+        try:
+            return super().invoke(ctx)
+        except StatsnormError as error:
+            click.echo(f"statsnorm: {error}", err=True)
+            ctx.exit(2)
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from statsnorm.cli.version import version_text  # imports torch: only when asked
+
+    click.echo(version_text())
+    ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version, the device and the library versions.",
+)
+def main() -> None:
+    """Measure whether instance normalisation removes style or contrast.
+
+    \b
+        statsnorm demo                      # everything below, on embedded photographs
+        statsnorm extract --images photos/ --network vgg16 --out runs/vgg
+        statsnorm report runs/vgg --out reports/vgg
+    """
+    # A closed pipe (`statsnorm info RUN | head`) is not an error of ours.
+    sys.stdout.flush()
+
+
+__all__ = ["COMMANDS", "__version__", "main"]

@@ -1,0 +1,145 @@
+"""`statsnorm extract`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from statsnorm.cli import options
+
+
+@click.command(short_help="Images through networks into tables of channel moments.")
+@options.images
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    default=("vgg16",),
+    show_default=True,
+    callback=options.split_commas,
+    metavar="NET",
+    help="vgg16, vgg19, cin26, pixels, a .safetensors file, or package.module:function, "
+    "which runs that code.",
+)
+@options.condition
+@click.option(
+    "--design",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="TOML file of a crossed content x style x contrast design.",
+)
+@options.out_dir(required=True)
+@options.size
+@click.option(
+    "--taps",
+    multiple=True,
+    callback=options.split_commas,
+    metavar="NAME|KIND|GLOB",
+    help="Only these taps of the networks; all by default.",
+)
+@click.option(
+    "--vgg-taps",
+    multiple=True,
+    default=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+    show_default=True,
+    callback=options.split_commas,
+    metavar="NAME",
+    help="Taps of VGG of a generator's output.",
+)
+@click.option(
+    "--vgg-of-output",
+    type=click.Choice(["vgg16", "vgg19", "none"]),
+    default="vgg16",
+    show_default=True,
+    help="Which VGG sees a generator's output.",
+)
+@click.option(
+    "--treatment",
+    "treatments",
+    multiple=True,
+    default=("none",),
+    show_default=True,
+    callback=options.split_commas,
+    metavar="NAME",
+    help="none, frozen:prefix, frozen:all, frozen:NORMALISER or bn_train, for networks that "
+    "have normalisers.",
+)
+@click.option(
+    "--reference",
+    metavar="SRC",
+    help="Images that calibrate frozen maps; never the tested cells.",
+)
+@click.option(
+    "--index",
+    "indices",
+    multiple=True,
+    callback=options.split_commas,
+    metavar="I[,I...]",
+    help="Style indices of a conditional network; its first by default.",
+)
+@click.option(
+    "--untrained",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Also N random initialisations of every generator.",
+)
+@click.option("--weights", metavar="NAME|FILE", help="embedded, torchvision, or a local file.")
+@options.style_generator
+@options.style_index
+@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
+@click.option(
+    "--restore",
+    type=click.Choice(["none", "luminance"]),
+    default="none",
+    show_default=True,
+    help="Put the content's own luminance mean and sd back after styling.",
+)
+@click.option("--bn-mode", type=click.Choice(["eval", "train"]), default="eval", show_default=True)
+@click.option(
+    "--batch-kind",
+    type=click.Choice(["mixed", "style-homogeneous", "content-homogeneous"]),
+    default="mixed",
+    show_default=True,
+)
+@options.batch_size
+@options.device
+@options.precision
+@click.option(
+    "--compile/--no-compile",
+    default=False,
+    show_default=True,
+    help="Compile the passes: slower to start, faster per image.",
+)
+@click.option("--workers", type=click.IntRange(min=0), default=None, metavar="N")
+@click.option("--shard", metavar="i/n", help="Only every n-th shard, from the i-th.")
+@click.option(
+    "--shard-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N"
+)
+@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
+@options.restart
+@click.option("--max-skipped", type=click.IntRange(min=0), default=None, metavar="N")
+@click.option("--pixel-limit", type=click.IntRange(min=1), default=178_956_970, show_default=True)
+@click.option("--invariance", is_flag=True, help="Also test the first layer's invariances.")
+@click.option("--dry-run", is_flag=True, help="Images, rows, bytes and time; writes nothing.")
+@options.seed
+@click.pass_context
+def extract(ctx: click.Context, /, images: str, resume: bool, **choices: Any) -> None:
+    """Reduce every tapped activation to its per-image, per-channel mean and variance.
+
+    \b
+        statsnorm extract --images photos/ --network vgg16 \\
+            --condition original,contrast,style --out runs/vgg
+        statsnorm extract --images embedded --design design.toml --network cin26 \\
+            --treatment none,frozen:prefix --reference embedded --out runs/cin26
+    """
+    from statsnorm.cli.progress import progress_bar
+    from statsnorm.extraction import extract as run_extract
+
+    with progress_bar("passes") as progress:
+        found = run_extract(images, restart=not resume, progress=progress, **choices)
+    click.echo(found.summary())
+    ctx.exit(1 if found.skipped or found.missing else 0)

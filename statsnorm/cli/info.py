@@ -1,0 +1,39 @@
+"""`statsnorm info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="What a run holds, and what it misses.")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.pass_context
+def info(ctx: click.Context, run: Path) -> None:
+    """Say what RUN holds: images, taps, rows, bytes, provenance, what is missing or damaged.
+
+    \b
+        statsnorm info runs/vgg
+    """
+    from statsnorm.rundir import info as run_info
+
+    found = run_info(run)
+    state = "finished" if found.finished else "not finished"
+    click.echo(f"{found.path}: {found.kind} run, {state}, configuration {found.hash[:12]}")
+    click.echo(f"images {found.images}, skipped {found.skipped}, bytes {found.bytes:,}")
+    for table, rows in sorted(found.rows.items()):
+        click.echo(f"  {table}: {rows:,} rows")
+    if found.taps:
+        click.echo(f"taps ({len(found.taps)}): " + ", ".join(found.taps))
+    for word, names in (
+        ("missing", found.missing),
+        ("damaged", found.damaged),
+        ("running", found.running),
+    ):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            click.echo(f"{word}: " + ", ".join(names[:5]) + more)
+    if not found.finished:
+        click.echo("give the command that made it again, and it goes on")
+    ctx.exit(0 if found.finished else 1)

@@ -1,0 +1,122 @@
+"""Options that several commands share; one decorator each.
+
+====================  =====================================
+option                commands
+====================  =====================================
+``--out``             extract, train, report, demo
+``--images``          extract, train
+``--condition``       extract, train
+``--size``            extract, train
+``--device``          extract, train, demo
+``--precision``       extract, train
+``--batch-size``      extract, train
+``--style-generator`` extract, train
+``--style-index``     extract, train
+``--seed``            extract, train, report
+``--resume/--restart`` extract, train
+====================  =====================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def split_commas(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return `a,b` and repeated options as one tuple, in the order given, without repeats."""
+    parts = (part.strip() for item in value for part in item.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def out_dir(default: str | None = None, *, required: bool = False) -> Callable[[Command], Command]:
+    """`--out DIR`: where results go."""
+    return click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default,
+        required=required,
+        show_default=default is not None,
+        metavar="DIR",
+        help="Folder for the results.",
+    )
+
+
+images = click.option(
+    "--images",
+    required=True,
+    metavar="SRC",
+    help="A folder (searched recursively), a text file of paths, a CSV manifest with a column "
+    "`image`, or `embedded`.",
+)
+condition = click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    default=("original",),
+    show_default=True,
+    callback=split_commas,
+    metavar="NAME[,NAME...]|NAME=DIR",
+    help="Input treatments, each made from the same decoded image: original, contrast, style, "
+    "ck, placebo, placebo-matched, blur, contrast-rgb, standardise, standardise-rgb, whiten, "
+    "clahe; or your own versions, paired by relative path.",
+)
+size = click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Shorter side to N, then the central square; an N x N image is left as it is.",
+)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda, cuda:1, or auto: a GPU where there is one.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic of the forward pass; moments are reduced in at least float32.",
+)
+batch_size = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Images in one forward pass; never changes a row beyond rounding.",
+)
+style_generator = click.option(
+    "--style-generator",
+    default="cin26",
+    show_default=True,
+    metavar="NAME",
+    help="Who makes the conditions style, ck and placebo: cin26, filters, a network file.",
+)
+style_index = click.option(
+    "--style-index",
+    default=None,
+    metavar="INDEX",
+    help="Which of the generator's styles; the generator's first by default.",
+)
+seed = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of every random draw."
+)
+restart = click.option(
+    "--resume/--restart",
+    "resume",
+    default=True,
+    show_default=True,
+    help="Go on with what is there, or throw it away and begin anew.",
+)

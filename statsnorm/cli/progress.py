@@ -1,0 +1,70 @@
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+Progress = Callable[[int, int, str], None]
+"""Called with what is done, what there is, and a word about it."""
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def progress_bar(unit: str) -> Iterator[Progress]:
+    """Show progress in `unit`s: rich's bar on a terminal, else a line every few seconds."""
+    if not sys.stderr.isatty():
+        yield _plain(unit)
+        return
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, rate="")
+        start = time.monotonic()
+
+        def update(done: int, total: int, word: str) -> None:
+            seconds = time.monotonic() - start
+            rate = f"{done / seconds:.2f} {unit}/s" if done and seconds > 0 else ""
+            bar.update(task, completed=done, total=total, description=word, rate=rate)
+
+        yield update
+
+
+def _plain(unit: str) -> Progress:
+    start = last = time.monotonic()
+
+    def update(done: int, total: int, word: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        seconds = now - start
+        left = f", {seconds / done * (total - done):.0f} s left" if done else ""
+        rate = f", {done / seconds:.2f} {unit}/s{left}" if done and seconds > 0 else ""
+        click.echo(f"{word}: {done}/{total} {unit}{rate}", err=True)
+
+    return update

@@ -1,0 +1,58 @@
+"""`statsnorm report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from statsnorm.cli import options
+
+
+@click.command(short_help="Tables into a report with a verdict for each claim.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "--analysis",
+    "analyses",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Only these analyses: a shipped one by name, or a .py file with summarise and run, "
+    "whose code is run. All shipped ones by default.",
+)
+@click.option(
+    "--plan",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Decision rules, like analyses/plan.toml; the shipped ones by default.",
+)
+@options.out_dir()
+@options.seed
+def report(
+    runs: tuple[Path, ...],
+    analyses: tuple[str, ...],
+    plan: Path | None,
+    out: Path | None,
+    seed: int,
+) -> None:
+    """Run analyses on the tables of RUN... and write report.html, report.md and their sources.
+
+    The same tables and seed give the same bytes. Without --out the report goes to
+    reports/NAME, NAME being the first run's.
+
+    \b
+        statsnorm report runs/cin26 --out reports/cin26 --seed 7
+        statsnorm report runs/cin26 --analysis removed_variance --analysis mine.py
+    """
+    from statsnorm.report.write import write_report  # slow imports: keep --help fast
+
+    result = write_report(
+        runs,
+        out=out or Path("reports") / runs[0].resolve().name,
+        analyses=analyses or None,
+        seed=seed,
+        plan=plan,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    click.echo(str(result))
+    if not result.complete:
+        click.get_current_context().exit(1)

@@ -1,0 +1,106 @@
+"""`statsnorm train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from statsnorm.cli import options
+
+
+@click.command(short_help="Train texture networks, log the style-loss curves.")
+@options.images
+@click.option(
+    "--target",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="IMG",
+    help="A style image, or a folder of them; one a block. Repeatable.",
+)
+@click.option(
+    "--norm",
+    multiple=True,
+    default=("in", "bn"),
+    show_default=True,
+    callback=options.split_commas,
+    metavar="NAME[,NAME...]",
+    help="in, bn, cin, ln, gn, none, in-mean, in-sd, actnorm.",
+)
+@options.condition
+@click.option(
+    "--blocks",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Blocks of cells that share target and seed; as many as targets by default.",
+)
+@click.option("--iterations", type=click.IntRange(min=1), default=2000, show_default=True)
+@options.out_dir(required=True)
+@options.size
+@options.batch_size
+@click.option("--lr", type=float, default=1e-3, show_default=True, help="Learning rate of Adam.")
+@click.option("--loss", type=click.Choice(["vgg16", "vgg19"]), default="vgg16", show_default=True)
+@click.option("--weights", metavar="NAME|FILE", help="Of the loss network.")
+@click.option(
+    "--statistics",
+    type=click.Choice(["gram", "moments"]),
+    default="gram",
+    show_default=True,
+    help="Style is the Gram matrix, or the channel means and sds.",
+)
+@click.option("--style-weight", type=float, default=5.0, show_default=True)
+@click.option(
+    "--norm-at", type=click.Choice(["all", "first", "last"]), default="all", show_default=True
+)
+@click.option("--width", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--residual-blocks", type=click.IntRange(min=0), default=5, show_default=True)
+@click.option(
+    "--heldout",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Images of the fixed evaluation set; at most half of all.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(min=0),
+    default=500,
+    show_default=True,
+    help="Iterations between saved states of an unfinished cell.",
+)
+@click.option("--pilot", is_flag=True, help="Blocks for learning rates and thresholds only.")
+@options.style_generator
+@options.style_index
+@options.device
+@options.precision
+@options.restart
+@options.seed
+def train(resume: bool, conditions: tuple[str, ...], **choices: Any) -> None:
+    """Train one generator for each block, normaliser and condition.
+
+    \b
+        statsnorm train --images photos/ --target wave.jpg --target scream.jpg \\
+            --norm in,bn --condition original,contrast,style --iterations 2000 --out runs/figure1
+    """
+    from statsnorm.cli.progress import progress_bar
+    from statsnorm.images.sources import find_images
+    from statsnorm.training import train as run_training
+
+    targets = [
+        path
+        for t in choices.pop("target")
+        for path in ([r.path for r in find_images(t)] if t.is_dir() else [t])
+    ]
+    choices["batch_size"] = choices["batch_size"] or 4
+    with progress_bar("cells") as progress:
+        run = run_training(
+            choices.pop("images"),
+            target=targets,
+            condition=conditions,
+            restart=not resume,
+            progress=progress,
+            **choices,
+        )
+    click.echo(f"curves and generators in {run.path}")
