@@ -32,6 +32,7 @@ TREATMENTS = ("none", "frozen:prefix")
 CONSTANT = 1e-6  # of the channel's magnitude: moments are stored in float32
 LEAST_IMAGES = 6  # the unbiased estimate of a left-out group needs 4, the interval some more
 MAX_STYLES = 16
+DEPTHS = 4  # fewer taps make no profile by depth
 CONFIDENCE = 0.95
 
 
@@ -77,6 +78,8 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     figures = []
     for i, ((net, kind), mine) in enumerate(shown.groupby(["net", "kind"], sort=True)):
         name = f"profile_{i}"
+        if mine["tap"].nunique() < DEPTHS:
+            continue  # no profile by depth; the numbers stand in the table
         named[name] = mine[["tap", "tap_kind", "depth", "group", "estimate", "low", "high"]]
         figures.append(
             Figure(
