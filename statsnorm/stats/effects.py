@@ -89,7 +89,7 @@ def hedges_gz(d: ArrayLike, *, confidence: float = 0.95) -> StandardisedDifferen
     Raises
     ------
     StatsnormError
-        If there are fewer than two differences or a value is not finite.
+        If there are fewer than three differences or a value is not finite.
 
     References
     ----------
@@ -99,8 +99,8 @@ def hedges_gz(d: ArrayLike, *, confidence: float = 0.95) -> StandardisedDifferen
     check_confidence(confidence)
     x = finite_array("d", d, ndim=1)
     n = len(x)
-    if n < 2:
-        raise StatsnormError(f"d must have at least 2 differences, got {n}")
+    if n < 3:
+        raise StatsnormError(f"d must have at least 3 differences, got {n}")
     if is_constant(x[:, None])[0]:
         return StandardisedDifference(np.nan, np.nan, np.nan, np.nan, n)
     raw = float(x.mean() / x.std(ddof=1))
