@@ -26,13 +26,16 @@ from statsnorm.removal.indexed import (
     CONFIDENCE,
     NAMES,
     clustered_proportion,
+    filled,
     nearest_index,
+    on_log_scale,
     proportion_pvalue,
+    replicates_of,
     share_interval,
     three_way_replicates,
 )
 from statsnorm.removal.ratios import interval, ratio
-from statsnorm.removal.words import number, threshold
+from statsnorm.removal.words import against, number, threshold
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 from statsnorm.stats.scale_free import live_channels, scale_free
 
@@ -72,9 +75,10 @@ def summarise(tables: IndexTables) -> dict[str, pd.DataFrame]:
         if (identity := (str(where["source"]), str(where["treatment"]))) in seen:
             continue  # a second way of making the inputs: the first in sorted order is judged
         seen.add(identity)
-        arrays = _moments(tables, where, mine)
+        arrays = _moments(tables, where, mine, _treatments(crossed, where, mine))
         for tap, (moments, labels) in arrays.items():
-            sizes = {f"n_{n}": len(labels[a]) for n, a in _AXES}
+            sizes: dict[str, Any] = {f"n_{n}": len(labels[a]) for n, a in _AXES}
+            sizes |= {"dropped": labels["dropped"][0], "generators": _names(labels["style"])}
             for moment, y in moments.items():
                 for name, replicates in three_way_replicates(y).items():
                     row = {**where, **sizes, "tap": tap, "moment": moment, "component": name}
@@ -87,6 +91,19 @@ def summarise(tables: IndexTables) -> dict[str, pd.DataFrame]:
 
 
 _AXES = (("images", "image"), ("indices", "index"), ("input_styles", "style"))
+
+
+def _names(styles: Sequence[Any]) -> str:
+    return ", ".join(sorted({str(style).rpartition(":")[0] for style in styles}))
+
+
+def _treatments(crossed: pd.DataFrame, where: Mapping[str, Any], mine: pd.DataFrame) -> list[str]:
+    """Return the treatments that hold the same cells as this one."""
+    rows = crossed
+    for name in GENERATOR:
+        rows = rows[rows[name] == where[name]]
+    have = set(mine["index"])
+    return [str(t) for t, r in rows.groupby("treatment", sort=True) if have <= set(r["index"])]
 
 
 def _crossed(mine: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +124,7 @@ def _crossed(mine: pd.DataFrame) -> pd.DataFrame:
 
 
 def _moments(
-    tables: IndexTables, where: Mapping[str, Any], mine: pd.DataFrame
+    tables: IndexTables, where: Mapping[str, Any], mine: pd.DataFrame, treatments: Sequence[str]
 ) -> dict[str, tuple[dict[str, Array], Mapping[str, list[Any]]]]:
     """Return m and v (I, S indices, U input styles, C live) of every VGG tap at the first level."""
     found: dict[str, tuple[dict[str, Array], Mapping[str, list[Any]]]] = {}
@@ -117,12 +134,23 @@ def _moments(
         cells = tables.array(one, axes=("image", "index", "style"))
         whole = ~np.isnan(cells.mean).all(axis=-1).any(axis=(1, 2))
         mean, var = cells.mean[whole], cells.var[whole]
-        live = live_channels([var])
+        live = _live(tables, one, treatments)
         if len(mean) >= FEWEST and live.any():
             m, v = scale_free(mean[..., live], var[..., live])
-            labels = {**cells.labels, "image": list(np.array(cells.labels["image"])[whole])}
-            found[tap] = ({"m": m, "v": np.where(np.isfinite(v), v, np.nanmin(v))}, labels)
+            labels = {
+                **cells.labels,
+                "dropped": [int((~live).sum())],
+                "image": list(np.array(cells.labels["image"])[whole]),
+            }
+            found[tap] = ({"m": m, "v": filled(v)}, labels)
     return found
+
+
+def _live(tables: IndexTables, where: Mapping[str, Any], treatments: Sequence[str]) -> Any:
+    """Return the channels that are live under every treatment."""
+    axes = ("image", "index", "style")
+    found = [tables.array({**where, "treatment": t}, axes=axes).var for t in treatments]
+    return live_channels([var[~np.isnan(var).all(axis=-1).any(axis=(1, 2))] for var in found])
 
 
 def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001
@@ -158,31 +186,24 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             f"Components with all factors random, traces over live channels; {_n_words(tables)}. "
             "Shares on the logit scale, their ratio on the log scale (Fieller where V_u is below "
             "3 standard errors), delete-one jackknife over images, indices and input styles. "
-            "Retrieval: squared Euclidean distance of [m, v], Korn-Graubard effective sample size "
-            "with images as clusters, Clopper-Pearson interval.",
+            f"{tables['components']['dropped'].max()} channels at most lie below the floor "
+            "under any treatment and are dropped. Retrieval: squared Euclidean distance of [m, v], "
+            "Korn-Graubard effective sample size, images as clusters, Clopper-Pearson interval.",
         ),
         limitations=(
             "H6 is close to tautological: the last layer is normalised and the index was trained.",
+            f"Power rests on the number of indices and of styles ({_n_words(tables)}): with few "
+            "the jackknife has few degrees of freedom and an interval is wide whatever the effect.",
         ),
         appendix=("bars",),
     )
-
-
-def _replicates(rows: pd.DataFrame) -> tuple[dict[str, Array], tuple[int, int, int]]:
-    first = rows.iloc[0]
-    groups = (int(first["n_images"]), int(first["n_indices"]), int(first["n_input_styles"]))
-    parts = {
-        str(name): np.asarray(v, np.float64)
-        for name, v in zip(rows["component"], rows["values"], strict=True)
-    }
-    return parts, groups
 
 
 def _shares(components: pd.DataFrame) -> pd.DataFrame:
     rows = []
     by = ["source", "treatment", "tap", "moment"]
     for key, mine in components.groupby(by, sort=True):
-        parts, groups = _replicates(mine)
+        parts, groups = replicates_of(mine)
         for name in NAMES:
             x = share_interval(parts, name, groups)
             where = dict(zip(by, key, strict=True))
@@ -227,7 +248,7 @@ def _candidates(
 
 
 def _candidate(unit: str, rows: pd.DataFrame, hits: Mapping[Any, Any], plan: Plan) -> Candidate:
-    parts, groups = _replicates(rows)
+    parts, groups = replicates_of(rows)
     place = f"VGG of output {plan.primary['and_tap']}"
     kept = ratio(parts["input_style"], parts["index"], groups, confidence=CONFIDENCE)
     logs = kept.log()
@@ -242,6 +263,7 @@ def _candidate(unit: str, rows: pd.DataFrame, hits: Mapping[Any, Any], plan: Pla
         pvalue=kept.pvalue(math.exp(-rule.null)),
         p_min_effect=kept.pvalue(math.exp(-rule.min_effect)),
         tap=place,
+        note=on_log_scale(parts, groups, rule.null),
     )
     found = clustered_proportion(np.asarray(hits["hits"], float), _cells(hits))
     rule = plan.rule("H6", "retrieval")
@@ -294,17 +316,18 @@ def _share_part(plan: Plan, parts: Mapping[str, Array], groups: Sequence[int], p
 def _claim(name: str, d: Decision, tables: Mapping[str, pd.DataFrame]) -> Claim:
     found = "; ".join(
         f"{p.rule.statistic} = {number(p.estimate)} ({number(p.low)} to {number(p.high)})"
+        + (f" ({p.note})" if p.note else "")
         for p in d.parts
     )
-    tail = f" {d.verdict.capitalize()}: {d.reason}." if d.reason else ""
-    p = f"Holm-adjusted p = {d.p_adjusted:.2g}" if d.family else f"unadjusted p = {d.pvalue:.2g}"
+    why = d.reason or d.shortfall
+    tail = f" {d.verdict.capitalize()}: {why}." if why else ""
     return Claim(
         hypothesis=name,
         family=d.family,
         claim=CLAIMS[name],
-        sentence=f"{d.unit}: {found} at {d.parts[0].tap}; {_n_words(tables)}; {p}.{tail}",
+        sentence=f"{d.unit}: {found} at {d.parts[0].tap}; {_n_words(tables)}; {d.p_words}.{tail}",
         verdict=d.verdict,
-        scope=f"for the network {d.unit}; {_n_words(tables)}",
+        scope=f"({_generators(tables)} styles); for the network {d.unit}; {_n_words(tables)}",
     )
 
 
@@ -325,7 +348,7 @@ def _effects(
             "n_units": _n_words(tables),
             "pvalue": part.pvalue,
             "p_adjusted": d.p_adjusted if d.family else math.nan,
-            "threshold": threshold(part),
+            "threshold": threshold(part, adjusted=bool(d.family)) + against(d),
             "verdict": d.verdict,
         }
 
@@ -363,6 +386,10 @@ def _findings(shares: pd.DataFrame, found: pd.DataFrame, plan: Plan) -> Iterator
                 f"{number(table.loc[treatment, 'input_style'])}; the index is recognised in "
                 f"{number(100 * float(hits[treatment]), 0)} % of the outputs{drop}."
             )
+
+
+def _generators(tables: Mapping[str, pd.DataFrame]) -> str:
+    return ", ".join(dict.fromkeys(tables["components"]["generators"]))
 
 
 def _n_words(tables: Mapping[str, pd.DataFrame]) -> str:

@@ -11,6 +11,7 @@ standardised means, in [0, 1], stands beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ TREATMENTS = ("none", "frozen:prefix")
 CONSTANT = 1e-6  # of the channel's magnitude: moments are stored in float32
 LEAST_IMAGES = 6  # the unbiased estimate of a left-out group needs 4, the interval some more
 MAX_STYLES = 16
+NEUTRAL = {"gain": 1.0, "gamma": 1.0, "offset": 0.0}
 DEPTHS = 4  # fewer taps make no profile by depth
 CONFIDENCE = 0.95
 
@@ -44,6 +46,9 @@ class DivergenceTables(Protocol):
 
     def images(self) -> pd.DataFrame:
         """Return the images with their attributes."""
+
+    def levels(self) -> pd.DataFrame:
+        """Return contrast, level, parameter and value of the contrast levels."""
 
     def moments(self, **where: Any) -> Any:
         """Return (keys, mean, var) of the selected rows."""
@@ -174,14 +179,25 @@ def _pairs(
         how, strength, contrast = str(values[0]), float(str(values[1])), str(values[2])
         styles = sorted(set(rows["style"]))[:MAX_STYLES]
         same = {"condition": "original", "restore": how, "strength": strength, "contrast": contrast}
-        level = {"level": int(rows["level"].min()), "style": styles}
-        groups = _Groups(tables, {**where, **same, **level}, "style")
+        level, named = _neutral(tables.levels(), contrast, rows["level"])
+        groups = _Groups(tables, {**where, **same, "level": level, "style": styles}, "style")
         if found := groups.compare(styles):
             yield (
                 "style",
-                f"pairs of {len(styles)} styles (restore {how}, strength {strength:g})",
+                f"pairs of {len(styles)} styles (restore {how}, strength {strength:g}, {named})",
                 found,
             )
+
+
+def _neutral(levels: pd.DataFrame, contrast: str, have: pd.Series) -> tuple[int, str]:
+    """Return the contrast level that changes nothing, else the first, and its name."""
+    first = int(have.min())
+    mine = levels[(levels["contrast"] == contrast) & levels["level"].isin(set(have))]
+    for level, rows in mine.groupby("level", sort=True):
+        pairs = list(zip(rows["parameter"], rows["value"], strict=True))
+        if all(value == NEUTRAL.get(str(name), math.nan) for name, value in pairs):
+            return int(str(level)), " ".join(f"{name} {value:g}" for name, value in pairs)
+    return first, f"first level of {contrast}"
 
 
 class _Groups:

@@ -32,6 +32,7 @@ VGG_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 LUMINANCE = ("pixels", "luminance")
 CONFIDENCE = 0.95
 LEAST_IMAGES = 3
+RIVALS = (CONTRAST, PLACEBO)
 
 
 class ConditionTables(Protocol):
@@ -74,12 +75,13 @@ def _traces(tables: ConditionTables, network: str, tap: str) -> Iterator[dict[st
     at = {c: g[g["image"].isin(images)].index.to_numpy() for c, g in groups.items()}
     live = live_channels([var[rows] for rows in at.values()])
     reference = var[at[ORIGINAL]][:, live]
+    lifted = without_zeros(var)
     for condition, rows in at.items():
         if network == LUMINANCE[0]:
             values = {"mean and sd": np.hstack([mean[rows], np.sqrt(var[rows])])}
         else:
             # one network, so one scale for all conditions: that of the originals
-            m, v = scale_free(mean[rows][:, live], var[rows][:, live], reference=reference)
+            m, v = scale_free(mean[rows][:, live], lifted[rows][:, live], reference=reference)
             values = {"m": m, "v": v}
         for moment, x in values.items():
             yield {
@@ -91,6 +93,15 @@ def _traces(tables: ConditionTables, network: str, tap: str) -> Iterator[dict[st
                 "channels": x.shape[1],
                 "values": trace_variance(np.asarray(x, np.float64)),
             }
+
+
+def without_zeros(var: Array) -> Array:
+    """Return variances (n, C) with zeros raised to their channel's least variance above 0.
+
+    A live channel may be constant in up to 1 % of images; its log sd has to be a number there.
+    """
+    least = np.where(var > 0, var, np.inf).min(axis=0)
+    return np.where(var > 0, var, np.where(np.isfinite(least), least, 0.0))
 
 
 def trace_variance(x: Array) -> Array:
@@ -230,15 +241,16 @@ def _gates(removed: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
     styled = [value(removed, STYLE, moment) for moment in ("m", "v")]
     if not any(map(math.isnan, styled)):
         rule = plan.gates["M2"]
+        measured = [c for c in RIVALS if not math.isnan(value(removed, c, "v"))]
         rivals = [
             value(removed, c, m) < s
-            for c in (CONTRAST, PLACEBO)
+            for c in measured
             for m, s in zip(("m", "v"), styled, strict=True)
-            if not math.isnan(value(removed, c, m))
         ]
+        more = f", and more than {' and '.join(measured)}" if measured else ""
         yield Gate(
             name="M2",
-            rule=f"{rule.statistic} >= {rule.low:g} for m and v, and more than the rivals",
+            rule=f"{rule.statistic} >= {rule.low:g} for m and v{more}",
             value=min(styled),
             passed=rule.passed(min(styled)) and all(rivals),
             hypotheses=rule.hypotheses,
@@ -311,6 +323,10 @@ def _missing(removed: pd.DataFrame, content: pd.DataFrame) -> Iterator[str]:
         yield "M1: needs network pixels under original and contrast"
     if math.isnan(value(removed, STYLE, "v")):
         yield "M2: needs a VGG at relu1_1 to relu4_1 under original and style"
+    else:
+        for rival in RIVALS:
+            if math.isnan(value(removed, rival, "v")):
+                yield f"M2: not compared with {rival}, which was not measured"
     if not len(content):
         yield "M3: needs a VGG with relu4_2 on plain conditions"
 

@@ -74,7 +74,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         gates=_gates(balance, verdicts, plan),
         scope=words.scope(verdicts) if verdicts else {},
         methods=words.methods(verdicts, tables, plan),
-        limitations=words.limitations(verdicts, plan),
+        limitations=words.limitations(verdicts, plan, tables),
         left_out=_left_out(verdicts, tables),
         picture="removed_by_depth" if verdicts else "",
         appendix=("components", "diagnostics", "specifications", "drift", "notes", "single_layer"),
@@ -282,7 +282,9 @@ def _gates(balance: pd.DataFrame, verdicts: list[Judged], plan: Plan) -> tuple[G
             gates.append(
                 Gate(
                     name=f"input balance, {j.study.label}",
-                    rule=f"{rule.statistic} in [{rule.low:g}, {rule.high:g}] at every VGG tap",
+                    rule=f"{rule.statistic} of log sd (v; m is shown beside it) in [{rule.low:g}, "
+                    f"{rule.high:g}] at every VGG tap of the inputs ({', '.join(mine['tap'])}); "
+                    f"{words.counts(j)}",
                     value=worst,
                     passed=bool(mine["within"].all()),
                     hypotheses=rule.hypotheses,

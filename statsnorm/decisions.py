@@ -119,6 +119,7 @@ class Part:
     tap: str = ""  # where it was measured, if the rule is judged at several
     se: float = math.nan
     dof: float = math.nan
+    note: str = ""  # what stands beside the estimate: a sensitivity analysis, say
 
     @property
     def p_support(self) -> float:
@@ -156,6 +157,7 @@ class Candidate:
     not_interpretable: str = ""
     scale_dependent: str = ""
     factor_dependent: str = ""
+    unchecked: str = ""  # what "supported" needs and was not looked at; it is withheld then
     min_pvalue: float = 0.0  # least p that the design can attain (2/2^n for sign-flip)
 
 
@@ -173,6 +175,16 @@ class Decision:
     strong: bool  # supported, and every interval clears min_effect
     reason: str
     parts: tuple[Part, ...] = field(default=())
+    shortfall: str = ""  # of an inconclusive verdict: the part that failed, with its p
+
+    @property
+    def p_words(self) -> str:
+        """The p-value that the verdict rests on."""
+        if self.verdict == CONTRADICTED:
+            return f"p against = {self.p_against:.2g} (Holm, times parts)"
+        if not self.family:
+            return f"unadjusted p = {self.pvalue:.2g}"
+        return f"Holm-adjusted p = {self.p_adjusted:.2g}"
 
 
 def load_plan(path: str | Path | None = None) -> Plan:
@@ -270,7 +282,7 @@ def _decision(
     elif candidate.factor_dependent:
         verdict, reason = FACTOR_DEPENDENT, candidate.factor_dependent
     elif support < plan.alpha and reached:
-        verdict = SUPPORTED
+        verdict = INCONCLUSIVE if candidate.unchecked else SUPPORTED
     elif against < plan.alpha:
         verdict = CONTRADICTED
     return Decision(
@@ -284,7 +296,31 @@ def _decision(
         strong=verdict == SUPPORTED and all(part.strong for part in required),
         reason=reason,
         parts=candidate.parts,
+        shortfall=_shortfall(plan, candidate, support, required) if verdict == INCONCLUSIVE else "",
     )
+
+
+def _shortfall(plan: Plan, candidate: Candidate, support: float, required: Sequence[Part]) -> str:
+    """Name the part that kept a claim from support: the largest p, or an estimate too small."""
+    texts = []
+    if support >= plan.alpha:
+        worst = max(required, key=lambda part: part.p_support)
+        texts.append(
+            f"{_named(worst)} has p = {worst.p_support:.2g}, adjusted {support:.2g}, "
+            f"not below {plan.alpha:g}"
+        )
+    texts += [
+        f"{_named(part)} = {part.estimate:.2f} does not reach {part.rule.min_effect:.3g}"
+        for part in required
+        if not part.reached
+    ]
+    if not texts and candidate.unchecked:
+        texts.append(candidate.unchecked)
+    return "; ".join(texts)
+
+
+def _named(part: Part) -> str:
+    return f"{part.rule.statistic} at {part.tap}" if part.tap else part.rule.statistic
 
 
 def _holm(pvalues: Sequence[float], size: int) -> list[float]:

@@ -25,6 +25,12 @@ class SyntheticTables:
     blocks: list[Any] = field(default_factory=list)
     content_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     invariance_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    level_rows: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(
+            {"contrast": [], "level": [], "parameter": [], "value": []}
+        )
+    )
+    configs: list[dict[str, Any]] = field(default_factory=list)
     attributes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"image": []}))
 
     def add(self, keys: Mapping[str, Any], labels: Mapping[str, Sequence[Any]], mean, var) -> None:
@@ -96,6 +102,12 @@ class SyntheticTables:
 
     def images(self) -> pd.DataFrame:
         return self.attributes
+
+    def provenance(self) -> dict[str, Any]:
+        return {"runs": [{"config": config} for config in self.configs]}
+
+    def levels(self) -> pd.DataFrame:
+        return self.level_rows
 
     def content(self) -> pd.DataFrame:
         return self.content_rows

@@ -8,6 +8,7 @@ from analyses import cin_style
 from statsnorm.decisions import CONTRADICTED, NOT_TESTABLE, SUPPORTED, load_plan
 from statsnorm.removal.indexed import (
     clustered_proportion,
+    filled,
     nearest_index,
     proportion_pvalue,
     share_interval,
@@ -160,3 +161,23 @@ def test_an_index_on_another_design_is_not_mixed_in():
         assert_allclose(
             np.stack(found[name].iloc[:, -1]), np.stack(alone[name].iloc[:, -1]), rtol=1e-12
         )
+
+
+def test_one_channel_mask_for_all_treatments_counted():
+    tables = study(np.random.default_rng(12))
+    tables.blocks[1][3][..., 4] = 1e-14  # dead with the normalisers frozen
+    frames = cin_style.summarise(tables)
+    assert set(frames["components"]["dropped"]) == {1}
+    assert any("1 channels at most" in text for text in report(tables).methods)
+
+
+def test_a_cell_without_variance_takes_the_least_of_its_channel():
+    v = np.array([[-1.0, 5.0], [-np.inf, 3.0]]).reshape(2, 1, 1, 2)
+    assert_allclose(filled(v)[:, 0, 0], [[-1, 5], [-1, 3]])
+
+
+def test_dominance_shows_the_log_scale_beside_it_and_its_scope():
+    found = report(study(np.random.default_rng(13)))
+    assert "sensitivity, log scale: " in found.claims[0].sentence
+    assert found.claims[0].scope.startswith("(cin26 styles)")
+    assert any("Power rests on the number of indices" in text for text in found.limitations)

@@ -224,3 +224,21 @@ def test_unknown_names_get_neighbours(plan, tmp_path):
         judge_family(plan, "F1", [Candidate(hypothesis="H5a")])
     with pytest.raises(StatsnormError, match="cannot be read"):
         load_plan(tmp_path / "none.toml")
+
+
+def test_verdicts_carry_the_p_they_rest_on(plan):
+    good, short = part(plan, "H1", "gap", 0.3, 0.05), part(plan, "H1", "gap", 0.3, 0.2)
+    assert judge(plan, "H1", good).p_words.startswith("Holm-adjusted p = ")
+    assert judge(plan, "H1", good).shortfall == ""
+    open_ = judge(plan, "H1", short)
+    assert open_.verdict == INCONCLUSIVE
+    assert open_.shortfall.startswith(f"G_a has p = {short.p_support:.2g}, adjusted ")
+    against = judge(plan, "H1", part(plan, "H1", "gap", 0.04, 0.01))
+    assert against.p_words == f"p against = {against.p_against:.2g} (Holm, times parts)"
+
+
+def test_an_unchecked_claim_is_not_supported_but_may_be_contradicted(plan):
+    good, bad = part(plan, "H1", "gap", 0.3, 0.05), part(plan, "H1", "gap", 0.04, 0.01)
+    held = judge(plan, "H1", good, unchecked="not looked at")
+    assert (held.verdict, held.shortfall) == (INCONCLUSIVE, "not looked at")
+    assert judge(plan, "H1", bad, unchecked="not looked at").verdict == CONTRADICTED

@@ -140,3 +140,16 @@ def test_a_channel_alive_in_one_image_only_is_dropped():
     row = report(tables).tables["divergence"].iloc[0]
     assert (row["channels"], row["dropped"]) == (3, 1)
     assert 0 <= row["energy"] <= 1
+
+
+def test_styles_are_compared_at_the_neutral_level():
+    rng, tables = np.random.default_rng(10), SyntheticTables()
+    labels = {"image": IMAGES, "style": ["a:0", "a:1"], "level": [0, 1]}
+    mean = rng.normal(size=(20, 2, 2, 4))
+    keys = {"contrast": "gain", "restore": "luminance", "strength": 1.0}
+    add(tables, "relu1_1", 1, mean, labels=labels, **keys)
+    levels = {"contrast": "gain", "level": [0, 1], "parameter": "gain", "value": [0.4, 1.0]}
+    tables.level_rows = pd.DataFrame(levels)
+    row = report(tables).tables["divergence"].iloc[0]
+    assert row["group"].endswith("gain 1)")
+    assert_allclose(row["plug_in"], feature_divergence(mean[:, 0, 1], mean[:, 1, 1]).estimate)

@@ -121,3 +121,18 @@ def test_nothing_to_compare():
         )
         == {}
     )
+
+
+def test_rivals_of_style_are_named():
+    tables = study(np.random.default_rng(7))
+    assert gates(report(tables))["M2"].rule.endswith("and more than contrast and placebo")
+    tables.blocks = [b for b in tables.blocks if b[0]["condition"] != "placebo"]
+    found = report(tables)
+    assert gates(found)["M2"].rule.endswith("and more than contrast")
+    assert "M2: not compared with placebo, which was not measured" in found.left_out
+
+
+def test_zero_variances_are_raised_to_the_least_of_their_channel():
+    var = np.array([[0.0, 2.0, 0.0], [4.0, 3.0, 0.0], [1.0, 0.0, 0.0]])
+    raised = manipulation.without_zeros(var)
+    assert raised.tolist() == [[1.0, 2.0, 0.0], [4.0, 3.0, 0.0], [1.0, 2.0, 0.0]]

@@ -45,7 +45,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchedStyles:
-    """A style generator that always sees batches of one size, and blends as it was told to."""
+    """A style generator that always sees batches of one size, and blends as it was told to.
+
+    Gram optimisation takes one image at a time whatever the batch: nothing is padded for it.
+    """
 
     generator: StyleGenerator
     size: int
@@ -77,7 +80,7 @@ class BatchedStyles:
         for start in range(0, len(x), self.size):
             part = x[start : start + self.size]
             made = style_image(
-                padded(part, self.size),
+                part if self.name == "gram" else padded(part, self.size),
                 self.generator,
                 index,
                 strength=self.strength,
@@ -117,15 +120,16 @@ class Feed:
         design = self.inputs.design
         if design is None:
             return group.pixels
+        styles = len(self.inputs.reference_styles)  # a round of styles moves the levels on by one
         made: list[Tensor] = []
         for k in range(len(group.images)):
             turn = offset + k
-            style = self.inputs.reference_styles[turn % len(self.inputs.reference_styles)]
+            style = self.inputs.reference_styles[turn % styles]
             one = replace(
                 design,
                 styles=(style,),
                 strengths=(design.strengths[turn % len(design.strengths)],),
-                levels=(design.levels[turn % len(design.levels)],),
+                levels=(design.levels[(turn + turn // styles) % len(design.levels)],),
             )
             made.extend(self._bases(group.pixels[k : k + 1], one))
         return torch.cat(made)

@@ -22,6 +22,8 @@ from statsnorm.removal.evidence import candidates, kept_by_norm
 from statsnorm.removal.study import IDENTITY, Frames, Study, log_selectivity, primary_places
 
 FAMILY = "F2"
+VGG_TAPS: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+UNCHECKED = "sign under blended styles not checked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Judged:
     decisions: tuple[Decision, ...]
     scope: str  # of the style factor, e.g. "(cin26 styles)", or "" with three generators
     sensitivity: tuple[Study, ...]
+
+    @property
+    def sign_checked(self) -> bool:
+        """Whether another blend strength of the styles was measured."""
+        return _blended((self.study, *self.sensitivity))
 
 
 def judged(found: Sequence[Study], frames: Frames, plan: Plan) -> list[Judged]:
@@ -84,12 +91,11 @@ def input_balance(frames: Frames, plan: Plan) -> pd.DataFrame:
 def judging_taps(study: Study, balance: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Return the rows of `input_balance` on which a network's selectivity is judged.
 
-    VGG of the inputs at the taps that VGG of the output has: restoring luminance fixes the
+    Every VGG tap of the inputs among `VGG_TAPS`: restoring luminance fixes the
     luminance moments of the styled images, so pixels say nothing about the balance.
     """
-    vgg = {tap for _, tap in study.of_kind("vgg_of_output")}
     networks = set(study.designs.loc[study.designs["source"] != "input", "network"])
-    mine = balance["tap"].isin(vgg) & balance["net"].isin(networks)
+    mine = balance["tap"].isin(VGG_TAPS) & balance["net"].isin(networks)
     for name in INPUT_KEYS:
         mine &= balance[name] == study.key[name]
     judging: pd.DataFrame = balance[mine & (balance["moment"] == plan.primary["moment"])]
@@ -128,8 +134,15 @@ def _candidates(group: Sequence[Study], frames: Frames, plan: Plan) -> list[Cand
         reason = blocked.get(claim.hypothesis, "") or _generators_differ(study, plan, claim)
         lacking = unmeasured if claim.hypothesis == "H5d" else ""
         why = "; ".join(text for text in (claim.not_testable, lacking) if text)
-        result.append(replace(claim, factor_dependent=reason, not_testable=why))
+        unchecked = UNCHECKED if claim.hypothesis == "H5d" and not _blended(group) else ""
+        result.append(
+            replace(claim, factor_dependent=reason, not_testable=why, unchecked=unchecked)
+        )
     return result
+
+
+def _blended(group: Sequence[Study]) -> bool:
+    return len({float(study.key["strength"]) for study in group}) > 1
 
 
 def _no_input_taps(study: Study, frames: Frames, plan: Plan) -> str:

@@ -45,6 +45,9 @@ class MomentTables(Protocol):
     def taps(self) -> pd.DataFrame:
         """Return the taps."""
 
+    def provenance(self) -> dict[str, Any]:
+        """Return `runs`, each with its `config`."""
+
     def array(self, where: Mapping[str, Any], axes: Sequence[str] = AXES) -> Any:
         """Return `.mean`, `.var` (*axes, C) and `.labels`, axis -> its labels."""
 

@@ -54,6 +54,14 @@ def spread(values: Sequence[float] | Array) -> Spread:
     return Spread(mean=mean, low=mean - half, high=mean + half, sd=sd, n=n)
 
 
+def mean_interval(x: Spread) -> tuple[float, float, float]:
+    """Return the mean over networks with its t interval, mean -/+ t sd / sqrt(n)."""
+    if x.n < 2:
+        return x.mean, math.nan, math.nan
+    half = t_quantile(CONFIDENCE, x.n - 1) * x.sd / math.sqrt(x.n)
+    return x.mean, x.mean - half, x.mean + half
+
+
 def against_untrained(trained: Interval, untrained: Spread) -> Interval:
     """Return trained - untrained with the prediction error of a further random network."""
     new = untrained.sd**2 * (1 + 1 / untrained.n) if untrained.n > 1 else math.nan
@@ -209,25 +217,48 @@ def pixel_rows(study: Study, taps: Sequence[Tap], plan: Plan) -> dict[str, tuple
 
 
 def beyond_pixels(study: Study, name: str, taps: Sequence[Tap], plan: Plan) -> list[Part]:
-    """Return H5b's part: the least gain over any pixel treatment, with the largest p of all."""
+    """Return H5b's part: the least gain over any pixel treatment, with the largest p of all.
+
+    Estimate and interval are those of the best treatment. The note names the treatment with the
+    largest p, and has the largest p on the log scale of what is kept, a sensitivity analysis.
+    """
     rule = plan.rule("H5b", "beyond_pixels")
     rows = pixel_rows(study, taps, plan)
     if set(rows) != set(plan.primary["pixel"]):
         return []
     parts = {c: interval_part(rule, gain, f"{name}, {c}") for c, (_, gain) in rows.items()}
     best = min(parts.values(), key=lambda p: (p.estimate, p.tap))
-    largest = max(part.p_support for part in parts.values())
+    hardest = max(parts, key=lambda c: parts[c].p_support)
+    largest = parts[hardest].p_support
     return [
         Part(
             rule=rule,
             estimate=best.estimate,
-            low=min(part.low for part in parts.values()),
+            low=best.low,
             high=best.high,
             pvalue=largest if rule.beyond(best.estimate, rule.null) else best.pvalue,
             p_min_effect=best.p_min_effect,
             tap=best.tap,
+            se=best.se,
+            dof=best.dof,
+            note=f"largest p over the {len(parts)} treatments: {hardest}, {largest:.2g}"
+            + _on_log_scale(study, taps, rows, plan),
         )
     ]
+
+
+def _on_log_scale(
+    study: Study, taps: Sequence[Tap], rows: dict[str, tuple[Ratio, Interval]], plan: Plan
+) -> str:
+    """Return the largest p that a pixel treatment keeps no more than the normaliser, in logs."""
+    style = kept_by_norm(study, taps, "style", plan)
+    logs = {c: log_selectivity(style, kept) for c, (kept, _) in rows.items()}
+    ps = {c: x.pvalue(1.0) if x.estimate < 1 else 1.0 for c, x in logs.items() if x is not None}
+    known = {c: p for c, p in ps.items() if not math.isnan(p)}
+    if not known:
+        return ""
+    hardest = max(known, key=lambda c: known[c])
+    return f"; sensitivity, log scale of what is kept: {hardest}, {known[hardest]:.2g}"
 
 
 def perpendicular(study: Study, name: str, taps: Sequence[Tap], plan: Plan) -> list[Part]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 from scipy import stats as distributions
@@ -124,3 +125,31 @@ def share_interval(replicates: Mapping[str, Array], name: str, groups: Sequence[
         se = x.se * estimate * (1 - estimate)
         return Interval(estimate=estimate, low=low, high=high, se=se, dof=x.dof)
     return interval(share, groups, confidence=CONFIDENCE)
+
+
+def filled(v: Array) -> Array:
+    """Return v with the log sd of a cell without variance set to its channel's least."""
+    finite = np.where(np.isfinite(v), v, np.nan)
+    return np.where(np.isfinite(v), v, np.nanmin(finite, axis=(0, 1, 2), keepdims=True))
+
+
+def on_log_scale(parts: Mapping[str, Array], groups: Sequence[int], null: float) -> str:
+    """Return the log-scale interval of V_s / V_u and its p in words, a sensitivity analysis."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(parts["index"] / parts["input_style"])
+    if not np.isfinite(logs).all():
+        return "no log-scale sensitivity: a replicate of V_u is not positive"
+    x = interval(logs, groups, confidence=CONFIDENCE)
+    ends = f"{x.low:.2f} to {x.high:.2f}"
+    return f"sensitivity, log scale: {ends}, p = {x.pvalue(null):.2g}"
+
+
+def replicates_of(rows: pd.DataFrame) -> tuple[dict[str, Array], tuple[int, int, int]]:
+    """Return the replicates by component, and the numbers of images, indices, input styles."""
+    first = rows.iloc[0]
+    groups = (int(first["n_images"]), int(first["n_indices"]), int(first["n_input_styles"]))
+    parts = {
+        str(name): np.asarray(v, np.float64)
+        for name, v in zip(rows["component"], rows["values"], strict=True)
+    }
+    return parts, groups

@@ -34,6 +34,7 @@ MOMENT: Mapping[tuple[str, str], str] = {
     ("v", "raw"): "sd",
 }
 INTACT = ("original", "none")
+BASELINES: tuple[str, ...] = ("frozen:prefix", "frozen:all", "pre-norm")
 AXES: tuple[str, ...] = ("moment", "scale", "contrast", "aggregation", "baseline", "place")
 
 
@@ -71,9 +72,26 @@ def flips(curve: pd.DataFrame, hypothesis: str, verdict: str) -> str:
     if verdict not in (SUPPORTED, CONTRADICTED):
         return ""
     mine = curve[curve["hypothesis"] == hypothesis]
-    by = mine.groupby([*AXES], sort=False)["met"].all()
+    grouped = mine.groupby([name for name in AXES if name != "place"], sort=False)
+    whole = grouped["place"].nunique() == mine["place"].nunique()
+    by = grouped["met"].all()[whole]
     against = int((by != (verdict == SUPPORTED)).sum())
-    return f"{against} of {len(by)} specifications disagree" if against else ""
+    absent = _absent(mine[mine.set_index(grouped.keys).index.isin(by.index)], hypothesis)
+    if not against and not absent:
+        return ""
+    return f"{against} of {len(by)} specifications disagree" + absent
+
+
+def _absent(mine: pd.DataFrame, hypothesis: str) -> str:
+    """Say how many specifications were not measured at every place, by baseline."""
+    names = BASELINES if hypothesis in ("H5a", "H5d") else BASELINES[:1]
+    short = []
+    for baseline in names:
+        planned = 6 if baseline == "pre-norm" else 12  # raw units differ between taps
+        rows = mine[mine["baseline"] == baseline]
+        have = len(rows.drop_duplicates([n for n in AXES if n not in ("place", "baseline")]))
+        short += [f"{planned - have} with baseline {baseline}"] if have < planned else []
+    return f"; not measured at every place: {', '.join(short)}" if short else ""
 
 
 def _estimates(

@@ -68,7 +68,22 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     }
     for number, design in enumerate(designs):
         _add_design(rows, tables, (number, design), designs, plan, eps)
+    rows["references"] = list(_references(tables))
     return {name: pd.DataFrame(records) for name, records in rows.items() if records}
+
+
+def _references(tables: MomentTables) -> Iterator[dict[str, Any]]:
+    """Yield, for every run with frozen arms, what its maps were calibrated on."""
+    for run in tables.provenance()["runs"]:
+        reference, design = (run["config"].get(name) for name in ("reference", "design"))
+        if reference and design:
+            styles = set(reference["styles"])
+            yield {
+                "count": int(reference["count"]),
+                "shared": int(reference["shared_contents"]),
+                "styles": len(styles),
+                "held_out": not styles & set(design["styles"]),
+            }
 
 
 def _add_design(

@@ -167,6 +167,7 @@ def diagnostics_table(study: Study, frames: Frames, plan: Plan) -> pd.DataFrame:
                 "style_dominates": most is not None
                 and float(most["share"]) > plan.primary["leverage"],
                 "residual_share": _safe(float(point["residual"]), total),
+                "residual_share_frozen": _residual_share(study, tap, plan),
                 "channels": point["channels"],
                 "dropped": point["dropped"],
             }
@@ -326,6 +327,12 @@ def _evidence(study: Study) -> list[Tap]:
 def _vgg(study: Study, plan: Plan) -> dict[str, list[Tap]]:
     name, taps = list(primary_places(study, plan).items())[-1]
     return {name: taps} if taps else {}
+
+
+def _residual_share(study: Study, tap: Tap, plan: Plan) -> float:
+    at = (*tap, "original", plan.primary["before"], "all", plan.primary["moment"])
+    point = study.points[at]
+    return _safe(float(point["residual"]), sum(float(point[c]) for c in _ALL))
 
 
 def _safe(top: float, bottom: float) -> float:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statsnorm.decisions import Decision, Part, Plan
-from statsnorm.removal.claims import Judged
+from statsnorm.decisions import CONTRADICTED, Decision, Part, Plan
+from statsnorm.removal.claims import UNCHECKED, VGG_TAPS, Judged
 from statsnorm.removal.crossed import INPUT_KEYS
-from statsnorm.removal.evidence import kept_by_norm, spread, untrained_removed
+from statsnorm.removal.evidence import kept_by_norm, mean_interval, spread, untrained_removed
 from statsnorm.removal.study import Frames, primary_places
 
 FACTOR_WORDS = {"style": "style", "content": "content", "contrast": "contrast"}
@@ -37,18 +37,24 @@ def number(x: float, digits: int = 2) -> str:
 
 
 def percent(x: float) -> str:
-    """Return a fraction as percent, never rounded up to 100 nor down to 0."""
+    """Return a fraction as percent, never rounded up to 100, nor to 0 in more than rounding."""
     value = 100 * x
     if math.isnan(x) or math.isinf(x):
         return "unknown"
     if 99.5 <= value < 100:
-        return f"{math.floor(value * 100) / 100:.2f}"
-    return f"{value:.0f}"
+        return "> 99.9" if value >= 99.9 else f"{math.floor(value * 10) / 10:.1f}"
+    if 0 < abs(value) < 0.5:
+        if abs(value) < 0.01:
+            return "< 0.01" if value > 0 else "> -0.01"
+        return f"{value:.2f}"
+    return f"{value + 0.0:.0f}"
 
 
 def removed_words(part: tuple[float, float, float]) -> str:
     """Return "80 % (76 to 84)"; an open upper end as "at least"."""
     estimate, low, high = part
+    if estimate < 1 and min(estimate, low) >= 0.999 and high < 1:
+        return "> 99.9 %"
     if math.isinf(low) or math.isnan(low):
         return f"{percent(estimate)} % (no interval)"
     ends = (
@@ -74,28 +80,33 @@ def _headline(j: Judged, plan: Plan) -> str:
         trained.append(f"{removed_words((r.estimate, r.low, r.high))} of {word}")
         others = spread(untrained_removed(study, taps, component, plan))
         n = max(n, others.n)
-        random.append(f"{percent(others.mean)} %" if others.n else "unknown")
+        random.append(removed_words(mean_interval(others)) if others.n else "unknown")
+    scope = f" {j.scope}" if j.scope else ""
     text = (
-        f"In {study.label} normalisation removed {trained[0]}, {trained[1]} and {trained[2]} "
-        f"variance of log sd ({place}, {len(taps)} taps, 95 % intervals)"
+        f"In {study.label}{scope}, against frozen affine maps, normalisation removed "
+        f"{trained[0]}, {trained[1]} and {trained[2]} variance of log sd "
+        f"({place}, {len(taps)} taps, 95 % intervals)"
     )
     if not n:
         return text + "; no untrained network was measured."
-    return text + f"; {n} untrained networks on average: {', '.join(random)}."
+    return text + f"; {n} untrained networks on average, 95 % t interval: {', '.join(random)}."
 
 
 def claim_sentence(j: Judged, decision: Decision) -> str:
     """Return what was found for one claim, with estimates, intervals and n."""
     found = "; ".join(
         f"{p.rule.statistic} = {number(p.estimate)} ({number(p.low)} to {number(p.high)}) "
-        f"at {p.tap}"
+        f"at {p.tap}" + (f" ({p.note})" if p.note else "")
         for p in decision.parts
     )
-    adjusted = f"Holm-adjusted p = {decision.p_adjusted:.2g}"
     blocked = f" {decision.verdict.capitalize()}: {decision.reason}." if decision.reason else ""
     if not found:
         return f"Not measured.{blocked}"
-    tail = "" if decision.reason else f", {adjusted}"
+    tail = "" if decision.reason else f", {decision.p_words}"
+    if decision.shortfall:
+        blocked = f" Inconclusive: {decision.shortfall}."
+    if decision.hypothesis == "H5d" and not j.sign_checked:
+        blocked += f" {UNCHECKED.capitalize()}."
     strong = " Every interval clears its least effect." if decision.strong else ""
     return f"{found}; {counts(j)}{tail}.{strong}{blocked}"
 
@@ -115,13 +126,14 @@ def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
     shared = {
         "hypothesis": decision.hypothesis,
         "family": decision.family,
-        "n_units": f"{images} images, {styles} styles",
         "p_adjusted": decision.p_adjusted,
         "verdict": decision.verdict,
     }
     for part in decision.parts:
         yield {
             **shared,
+            "n_units": f"{images} images, {styles} styles, {j.study.levels} levels"
+            + _networks(part, j),
             "statistic": part.rule.statistic,
             "tap": f"{j.study.label}: {part.tap}",
             "estimate": part.estimate,
@@ -130,18 +142,36 @@ def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
             "se": part.se,
             "dof": part.dof,
             "pvalue": part.pvalue,
-            "threshold": threshold(part),
+            "threshold": threshold(part) + against(decision),
         }
     if not decision.parts:
         blank = dict.fromkeys(("estimate", "low", "high", "se", "dof", "pvalue"), math.nan)
-        yield {**shared, **blank, "statistic": "", "tap": j.study.label, "threshold": ""}
+        yield {
+            **shared,
+            **blank,
+            "n_units": f"{images} images, {styles} styles",
+            "statistic": "",
+            "tap": j.study.label,
+            "threshold": "",
+        }
 
 
-def threshold(part: Part) -> str:
-    """Return the rule in signs: the null to exclude and the effect to reach."""
+def _networks(part: Part, j: Judged) -> str:
+    return f", {len(j.study.untrained)} untrained networks" if part.rule.part == "learned" else ""
+
+
+def against(decision: Decision) -> str:
+    """Return the p against the claim, where the verdict rests on it."""
+    return f"; {decision.p_words}" if decision.verdict == CONTRADICTED else ""
+
+
+def threshold(part: Part, adjusted: bool = True) -> str:
+    """Return the rule in signs: the p-value that decides and the effect to reach."""
     sign = ">" if part.rule.side == "greater" else "<"
     null, least = part.rule.null, part.rule.min_effect
-    return f"CI {sign} {null:.3g}" + ("" if null == least else f", estimate {sign}= {least:.3g}")
+    p = "adjusted p" if adjusted else "p"
+    reach = "" if null == least else f", estimate {sign}= {least:.3g}"
+    return f"{p} < alpha for {sign} {null:.3g}{reach}"
 
 
 def forest_rows(judged: Sequence[Judged]) -> pd.DataFrame:
@@ -175,8 +205,7 @@ def findings(judged: Sequence[Judged], merged: Mapping[str, pd.DataFrame]) -> tu
         inputs = merged["input_balance"]
         for name in INPUT_KEYS:
             inputs = inputs[inputs[name] == j.study.key[name]]
-        vgg = {tap for _, tap in j.study.of_kind("vgg_of_output")}
-        inputs = inputs[inputs["tap"].isin(vgg) | (inputs["net"] == "pixels")]
+        inputs = inputs[inputs["tap"].isin(VGG_TAPS) | (inputs["net"] == "pixels")]
         listed = "; ".join(
             f"{net} {tap} ({moment}): V_I {vi:.3g}, V_S {vs:.3g}"
             for net, tap, moment, vi, vs in zip(
@@ -221,9 +250,12 @@ def _warnings(label: str, merged: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         f"Leaving out any one style, R_S over the evidence taps of {label} stays between "
         f"{number(low)} and {number(high)}."
     )
+    arms = {"at work": "residual_share", "frozen": "residual_share_frozen"}
+    arm = max(arms, key=lambda a: float(mine[arms[a]].max()))
+    most = mine.sort_values(arms[arm]).iloc[-1]
     yield (
-        f"The three-way interaction is at most {percent(mine['residual_share'].max())} % of the "
-        f"total variance at an evidence tap of {label}; {int(mine['dropped'].sum())} of "
+        f"The three-way interaction is at most {percent(most[arms[arm]])} % of the total variance "
+        f"at an evidence tap of {label} (at {most['tap']}, {arm}); {int(mine['dropped'].sum())} of "
         f"{int((mine['dropped'] + mine['channels']).sum())} channels lie below the floor."
     )
 
@@ -252,7 +284,7 @@ def methods(judged: Sequence[Judged], frames: Frames, plan: Plan) -> tuple[str, 
         "Variance components by expected mean squares with contrast fixed (Cornfield-Tukey), "
         "untruncated, averaged over channels; with contrast random in the specification curve.",
         f"Baseline: {primary['before']}, every normaliser up to the tap replaced by the affine map "
-        "that it is on average over held-out reference images.",
+        f"that it is on average over reference cells: {references(frames) or 'not recorded'}.",
         "Intervals: two-way delete-one jackknife over images and styles, Satterthwaite degrees of "
         "freedom, t quantile, log scale; Fieller's inversion where V after is below 3 standard "
         "errors. s_c is not re-estimated within the jackknife.",
@@ -275,9 +307,27 @@ def methods(judged: Sequence[Judged], frames: Frames, plan: Plan) -> tuple[str, 
     return tuple(texts)
 
 
-def limitations(judged: Sequence[Judged], plan: Plan) -> tuple[str, ...]:
+def references(frames: Frames) -> str:
+    """Return what the frozen maps were calibrated on, from the runs' configurations."""
+    rows = frames.get("references", pd.DataFrame()).to_dict("records")
+    return "; ".join(
+        dict.fromkeys(
+            f"reference cells in {r['styles']} {'held-out ' if r['held_out'] else ''}styles, "
+            f"{r['shared']} of {r['count']} reference contents are also test images"
+            for r in rows
+        )
+    )
+
+
+def limitations(judged: Sequence[Judged], plan: Plan, frames: Frames) -> tuple[str, ...]:
     """Return what the verdicts cannot carry."""
     texts = []
+    shared = frames.get("references", pd.DataFrame({"shared": []}))["shared"]
+    if len(shared) and shared.max() > 0:
+        texts.append(
+            f"The frozen maps know the test contents: {references(frames)}. A frozen map that was "
+            "calibrated on the very contents may keep or remove other variance than on new ones."
+        )
     for j in judged:
         images, styles = j.study.groups
         if styles <= plan.minimum["caution_styles"]:
@@ -290,7 +340,7 @@ def limitations(judged: Sequence[Judged], plan: Plan) -> tuple[str, ...]:
                 f"{j.study.label}: verdicts hold for {j.scope[1:-1]}; a verdict on style at large "
                 f"needs the same result in {plan.minimum['style_generators']} style generators."
             )
-        if not j.sensitivity:
+        if not j.sign_checked:
             texts.append(
                 f"{j.study.label}: the sign of Psi was not checked under other ways of making the "
                 "styled inputs (blend strengths)."
