@@ -126,17 +126,13 @@ def demo(
         As of :func:`statsnorm.report`.
     """
     from statsnorm.extraction import extract
-    from statsnorm.images.design import design_from
     from statsnorm.report import write_report
 
     folders = []
     for step in steps(size):
         folder = Path(runs) / step.name
         say = _named(progress, step.purpose)
-        options = dict(step.options)
-        if "design" in options:
-            options["design"] = design_from(options["design"])
-        extract("embedded", out=folder, device=device, progress=say, **options)
+        extract("embedded", out=folder, device=device, progress=say, **step.options)
         folders.append(folder)
     folders.append(Path(runs) / "figure1")
     train_small(folders[-1], device=device, progress=_named(progress, "figure 1, small"))
@@ -156,7 +152,7 @@ def train_small(out: Path, *, device: str, progress: Progress | None) -> None:
         iterations=100,
         width=16,
         residual_blocks=2,
-        heldout=8,
+        heldout=4,
         style_index=STYLES[0],
         device=device,
         progress=progress,

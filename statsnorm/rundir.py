@@ -132,8 +132,26 @@ def open_run(
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StatsnormError(f"{out} is not empty and no run directory; choose another folder")
     content = {"hash": run.hash, "schema": SCHEMA_VERSION, "config": run.config}
-    write_json(out / "run.json", {**content, "expected": asdict(expected)})
+    try:
+        write_json(out / "run.json", {**content, "expected": asdict(expected)})
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StatsnormError(f"cannot write to {out}: {reason}; choose another folder") from error
     return run
+
+
+def discard(run: Run) -> None:
+    """Remove all that a run wrote, and its folder if nothing else is in it."""
+    _clear(run)
+    if not any(run.path.iterdir()):
+        run.path.rmdir()
+
+
+def skipped_lines(run: Run) -> tuple[str, ...]:
+    """Return `image (stage): reason` for every image that was left out so far."""
+    files = sorted((run.path / "skipped").glob("shard-*.parquet"))
+    rows = [row for file in files for row in read_table(file, SCHEMAS["skipped"]).to_pylist()]
+    return tuple(f"{row['image']} ({row['stage']}): {row['reason']}" for row in rows)
 
 
 def read_run(path: str | Path) -> Run:
@@ -323,11 +341,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_run_json(folder: Path) -> dict[str, Any]:
     if not (folder / "run.json").exists():
-        raise StatsnormError(f"{folder} is no run directory (no run.json in it)")
+        raise StatsnormError(
+            f"{folder} is no run directory (no run.json in it); give the --out of extract or train"
+        )
     there = _read_json(folder / "run.json")
     if there.get("schema") != SCHEMA_VERSION:
         raise StatsnormError(
-            f"{folder} has schema {there.get('schema')!r}, this statsnorm reads {SCHEMA_VERSION}"
+            f"{folder} has schema {there.get('schema')!r}, this statsnorm reads {SCHEMA_VERSION}; "
+            "make it again, or use the statsnorm that wrote it"
         )
     if config_hash(there.get("config", {})) != there.get("hash"):
         raise StatsnormError(f"{folder / 'run.json'} was changed: its hash does not match")

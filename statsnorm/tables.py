@@ -98,6 +98,7 @@ TAPS_SCHEMA = _schema(
         "height": _INT32,
         "width": _INT32,
         "layout": _STRING,
+        "drop_tokens": _INT16,
         "eps": _FLOAT64,
         "by_construction": pa.list_(pa.field("element", _BOOL, nullable=False)),
     },

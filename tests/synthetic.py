@@ -215,6 +215,7 @@ def _tap_row(cell: NetworkCell, tap: TapColumns, channels: int) -> dict[str, obj
         "height": 64,
         "width": 64,
         "layout": "nchw",
+        "drop_tokens": 0,
         "eps": 0.0,
         "by_construction": [tap.by_construction] * channels,
     }

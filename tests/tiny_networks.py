@@ -58,6 +58,19 @@ class _Broken(nn.Module):
         return divided
 
 
+class _OneSize(nn.Module):
+    """Takes images of 8 x 8 pixels only, as a vision transformer takes 224 x 224."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._assert(x.shape[-2:] == (8, 8), f"Wrong image size! Expected 8 but got {x.shape[-1]}")
+        return torch.relu(x)
+
+
+def one_size() -> nn.Module:
+    """Return a network that refuses images of another size by an assertion."""
+    return _OneSize()
+
+
 def broken() -> nn.Module:
     """Return a network that breaks on black pixels."""
     return _Broken()

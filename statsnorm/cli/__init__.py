@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from statsnorm import __version__
-from statsnorm.errors import StatsnormError
+from statsnorm.errors import StatsnormError, unknown
 
 COMMANDS: dict[str, str] = {
     "demo": "The main job on embedded images and networks, in minutes.",
@@ -20,6 +23,26 @@ COMMANDS: dict[str, str] = {
     "taps": "The taps of a network: names, kinds, channels, sizes.",
     "info": "What a run holds, and what it misses.",
 }
+
+
+class OneLineUsageError(click.UsageError):
+    """A usage error that shows itself as one line, like every other error of ours."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write what is wrong and where the help is."""
+        where = self.ctx.command_path if self.ctx else "statsnorm"
+        message = " ".join(self.format_message().split()).rstrip(".")
+        click.echo(f"{where}: {message}; see {where} --help", file=file, err=True)
+
+
+@contextmanager
+def _usage_on_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            raise  # its message is the help
+        raise OneLineUsageError(error.format_message(), error.ctx) from error
 
 
 class LazyGroup(click.Group):
@@ -42,13 +65,36 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is asked for; name the nearest where there is none."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(str(unknown("command", args[0], COMMANDS)), ctx)
+        return super().resolve_command(ctx, args)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the options that stand before the command."""
+        with _usage_on_one_line():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what a user can mend becomes one line and exit status 2."""
         try:
-            return super().invoke(ctx)
+            with _usage_on_one_line():
+                return super().invoke(ctx)
         except StatsnormError as error:
-            click.echo(f"statsnorm: {error}", err=True)
-            ctx.exit(2)
+            self._refuse(ctx, str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `statsnorm info RUN | head`: click knows what to do
+                raise
+            reason = error.strerror or str(error)
+            self._refuse(ctx, f"{error.filename}: {reason}" if error.filename else reason)
+
+    @staticmethod
+    def _refuse(ctx: click.Context, message: str) -> None:
+        click.echo(f"statsnorm: {' '.join(message.splitlines())}", err=True)
+        ctx.exit(2)
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

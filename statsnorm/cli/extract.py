@@ -23,7 +23,7 @@ from statsnorm.cli import options
     help="vgg16, vgg19, cin26, pixels, a .safetensors file, or package.module:function, "
     "which runs that code.",
 )
-@options.condition
+@options.condition(own=True)
 @click.option(
     "--design",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -90,7 +90,13 @@ from statsnorm.cli import options
 @click.option("--weights", metavar="NAME|FILE", help="embedded, torchvision, or a local file.")
 @options.style_generator
 @options.style_index
-@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Blend of the styled with the plain image in the conditions style, ck and placebo.",
+)
 @click.option(
     "--restore",
     type=click.Choice(["none", "luminance"]),
@@ -98,12 +104,19 @@ from statsnorm.cli import options
     show_default=True,
     help="Put the content's own luminance mean and sd back after styling.",
 )
-@click.option("--bn-mode", type=click.Choice(["eval", "train"]), default="eval", show_default=True)
+@click.option(
+    "--bn-mode",
+    type=click.Choice(["eval", "train"]),
+    default="eval",
+    show_default=True,
+    help="Batch normalisers use running statistics, or those of the batch.",
+)
 @click.option(
     "--batch-kind",
     type=click.Choice(["mixed", "style-homogeneous", "content-homogeneous"]),
     default="mixed",
     show_default=True,
+    help="How batches are composed where batch normalisers use them.",
 )
 @options.batch_size
 @options.device
@@ -114,15 +127,46 @@ from statsnorm.cli import options
     show_default=True,
     help="Compile the passes: slower to start, faster per image.",
 )
-@click.option("--workers", type=click.IntRange(min=0), default=None, metavar="N")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Decoding threads; 0: as many as there are cores, at most 8.",
+)
 @click.option("--shard", metavar="i/n", help="Only every n-th shard, from the i-th.")
 @click.option(
-    "--shard-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N"
+    "--shard-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Images in one shard; part of the configuration.",
 )
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="Where shards run.",
+)
 @options.restart
-@click.option("--max-skipped", type=click.IntRange(min=0), default=None, metavar="N")
-@click.option("--pixel-limit", type=click.IntRange(min=1), default=178_956_970, show_default=True)
+@click.option(
+    "--max-skipped",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="N",
+    help="Give up when more images than this cannot be used.",
+)
+@click.option(
+    "--pixel-limit",
+    type=click.IntRange(min=1),
+    default=178_956_970,
+    show_default=True,
+    metavar="N",
+    help="Pixels of the largest image that is decoded.",
+)
 @click.option("--invariance", is_flag=True, help="Also test the first layer's invariances.")
 @click.option("--dry-run", is_flag=True, help="Images, rows, bytes and time; writes nothing.")
 @options.seed

@@ -56,18 +56,24 @@ images = click.option(
     help="A folder (searched recursively), a text file of paths, a CSV manifest with a column "
     "`image`, or `embedded`.",
 )
-condition = click.option(
-    "--condition",
-    "conditions",
-    multiple=True,
-    default=("original",),
-    show_default=True,
-    callback=split_commas,
-    metavar="NAME[,NAME...]|NAME=DIR",
-    help="Input treatments, each made from the same decoded image: original, contrast, style, "
-    "ck, placebo, placebo-matched, blur, contrast-rgb, standardise, standardise-rgb, whiten, "
-    "clahe; or your own versions, paired by relative path.",
-)
+
+
+def condition(*, own: bool) -> Callable[[Command], Command]:
+    """`--condition NAME`: input treatments; with `own` also the user's versions, NAME=DIR."""
+    return click.option(
+        "--condition",
+        "conditions",
+        multiple=True,
+        default=("original",),
+        show_default=True,
+        callback=split_commas,
+        metavar="NAME[,NAME...]|NAME=DIR" if own else "NAME[,NAME...]",
+        help="Input treatments, each made from the same decoded image: original, contrast, style, "
+        "ck, placebo, placebo-matched, blur, contrast-rgb, standardise, standardise-rgb, whiten, "
+        "clahe" + ("; or your own versions, paired by relative path." if own else "."),
+    )
+
+
 size = click.option(
     "--size",
     type=click.IntRange(min=1),

@@ -20,11 +20,12 @@ def taps(network: str, size: int, weights: str | None) -> None:
     """
     import torch
 
-    from statsnorm.networks import load_network
+    from statsnorm.networks import load_network, require_runs
     from statsnorm.taps import find_taps
 
-    loaded = load_network(network, weights=weights)
-    found = find_taps(loaded, torch.zeros(1, 3, size, size))
+    loaded, x = load_network(network, weights=weights), torch.zeros(1, 3, size, size)
+    require_runs(loaded, x)
+    found = find_taps(loaded, x)
     width = max(len(tap.name) for tap in found)
     click.echo(f"{'tap':<{width}}  kind           channels  size       by construction")
     for tap in found:

@@ -29,19 +29,32 @@ from statsnorm.cli import options
     metavar="NAME[,NAME...]",
     help="in, bn, cin, ln, gn, none, in-mean, in-sd, actnorm.",
 )
-@options.condition
+@options.condition(own=False)
 @click.option(
     "--blocks",
     type=click.IntRange(min=1),
     metavar="N",
     help="Blocks of cells that share target and seed; as many as targets by default.",
 )
-@click.option("--iterations", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option(
+    "--iterations",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Steps of every cell; the held-out loss is recorded every hundredth of them.",
+)
 @options.out_dir(required=True)
 @options.size
 @options.batch_size
 @click.option("--lr", type=float, default=1e-3, show_default=True, help="Learning rate of Adam.")
-@click.option("--loss", type=click.Choice(["vgg16", "vgg19"]), default="vgg16", show_default=True)
+@click.option(
+    "--loss",
+    type=click.Choice(["vgg16", "vgg19"]),
+    default="vgg16",
+    show_default=True,
+    help="Network in whose features the losses are taken.",
+)
 @click.option("--weights", metavar="NAME|FILE", help="Of the loss network.")
 @click.option(
     "--statistics",
@@ -50,12 +63,36 @@ from statsnorm.cli import options
     show_default=True,
     help="Style is the Gram matrix, or the channel means and sds.",
 )
-@click.option("--style-weight", type=float, default=5.0, show_default=True)
 @click.option(
-    "--norm-at", type=click.Choice(["all", "first", "last"]), default="all", show_default=True
+    "--style-weight",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Weight of the style loss; that of the content loss is 1.",
 )
-@click.option("--width", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--residual-blocks", type=click.IntRange(min=0), default=5, show_default=True)
+@click.option(
+    "--norm-at",
+    type=click.Choice(["all", "first", "last"]),
+    default="all",
+    show_default=True,
+    help="Which normalisers the generator has: all, or its first or last alone.",
+)
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Channels of the generator's first convolution.",
+)
+@click.option(
+    "--residual-blocks",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Residual blocks of the generator.",
+)
 @click.option(
     "--heldout",
     type=click.IntRange(min=1),
@@ -77,7 +114,8 @@ from statsnorm.cli import options
 @options.precision
 @options.restart
 @options.seed
-def train(resume: bool, conditions: tuple[str, ...], **choices: Any) -> None:
+@click.pass_context
+def train(ctx: click.Context, /, resume: bool, conditions: tuple[str, ...], **choices: Any) -> None:
     """Train one generator for each block, normaliser and condition.
 
     \b
@@ -85,9 +123,15 @@ def train(resume: bool, conditions: tuple[str, ...], **choices: Any) -> None:
             --norm in,bn --condition original,contrast,style --iterations 2000 --out runs/figure1
     """
     from statsnorm.cli.progress import progress_bar
+    from statsnorm.errors import unknown
+    from statsnorm.images.conditions import BUILT_IN
     from statsnorm.images.sources import find_images
+    from statsnorm.rundir import info, skipped_lines
     from statsnorm.training import train as run_training
 
+    for name in conditions:
+        if name not in BUILT_IN:
+            raise unknown("condition", name, BUILT_IN)
     targets = [
         path
         for t in choices.pop("target")
@@ -104,3 +148,9 @@ def train(resume: bool, conditions: tuple[str, ...], **choices: Any) -> None:
             **choices,
         )
     click.echo(f"curves and generators in {run.path}")
+    lost, missing = skipped_lines(run), info(run.path).missing
+    for line in lost:
+        click.echo(f"left out: {line}")
+    if missing:
+        click.echo(f"not finished: {len(missing)} files are missing, first {missing[0]}")
+    ctx.exit(1 if lost or missing else 0)

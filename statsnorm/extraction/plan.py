@@ -15,7 +15,7 @@ from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, StyleSpec
 from statsnorm.images.sources import ImageRef, find_images, pair_directory
 from statsnorm.images.styles import check_strength, generator_name, style_indices
-from statsnorm.images.stylise import StyleGenerator, load_style_generator
+from statsnorm.images.stylise import StyleGenerator, check_side, load_style_generator
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 BN_MODES = ("eval", "train")
@@ -184,7 +184,7 @@ def _split_conditions(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, 
                 )
             folders[name] = folder
         elif name not in BUILT_IN:
-            raise unknown("condition", name, BUILT_IN)
+            raise unknown("condition", name, (*BUILT_IN, "NAME=DIR"))
     names = list(dict.fromkeys(condition.partition("=")[0] for condition in asked))
     return tuple(sorted(names, key=lambda name: name != "original")), folders
 
@@ -206,6 +206,8 @@ def _generators(
     specs = {style.generator for style in config.design.styles} if config.design else set()
     if styled(conditions):
         specs.add(config.style_generator)
+    if specs - {"", "filters"}:
+        check_side(config.size, config.size)
     return {spec: load_style_generator(spec, device=device) for spec in sorted(specs - {""})}
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from statsnorm.errors import StatsnormError
 from statsnorm.extraction.estimate import Estimate
 from statsnorm.extraction.shard import Job
-from statsnorm.rundir import info
-from statsnorm.tables import SKIPPED_SCHEMA, read_table
+from statsnorm.rundir import discard, info, skipped_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +54,13 @@ def estimated(out: Path, found: Estimate) -> Extraction:
 
 
 def made(job: Job, seconds: float) -> Extraction:
-    """Return what a run holds now; raise StatsnormError if no image could be used."""
+    """Return what a run holds now; if no image could be used, remove it and say so."""
     run = job.run
-    there = [p for p in run.expected.all() if (run.path / p).exists()]
-    skipped = []
-    for name in there:
-        if name.startswith("skipped/"):
-            rows = read_table(run.path / name, SKIPPED_SCHEMA).to_pylist()
-            skipped += [f"{row['image']} ({row['stage']}): {row['reason']}" for row in rows]
+    skipped = skipped_lines(run)
     images = len(job.feed.inputs.refs) - len(skipped)
     found = info(run.path)
     if found.finished and not found.images:
+        discard(run)
         raise StatsnormError(f"none of {len(skipped)} images could be used; {skipped[0]}")
     return Extraction(
         path=run.path,
@@ -75,6 +70,6 @@ def made(job: Job, seconds: float) -> Extraction:
         rows=found.rows.get("moments", 0),
         bytes=found.bytes,
         seconds=seconds,
-        skipped=tuple(skipped),
+        skipped=skipped,
         missing=len(found.missing),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,7 @@ from statsnorm.extraction.variants import (
     tap_rows,
 )
 from statsnorm.images.decode import PIXEL_LIMIT
-from statsnorm.images.design import Design, load_design_file
+from statsnorm.images.design import Design, design_from, load_design_file
 from statsnorm.invariance import invariance_rows
 from statsnorm.rundir import Expected, Run, finish, open_run
 from statsnorm.tables import (
@@ -53,7 +53,7 @@ def extract(
     out: str | Path,
     networks: Sequence[str] = ("vgg16",),
     conditions: Sequence[str] = ("original",),
-    design: str | Path | Design | None = None,
+    design: str | Path | Mapping[str, Any] | Design | None = None,
     size: int = 256,
     taps: Sequence[str] | None = None,
     treatments: Sequence[str] = ("none",),
@@ -100,8 +100,8 @@ def extract(
     conditions : sequence of str
         Names of :data:`statsnorm.images.conditions.BUILT_IN`, or `NAME=DIR` with the user's own
         versions of the same images. In a design they come on top of every cell.
-    design : path or Design, optional
-        The crossed content x style x contrast design.
+    design : path, mapping or Design, optional
+        The crossed content x style x contrast design: a TOML file, or what one says.
     size : int
         Side of the square images, in pixels.
     taps : sequence of str, optional
@@ -175,12 +175,12 @@ def extract(
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
-    began, where = time.monotonic(), resolve_device(device)
+    began, where, share = time.monotonic(), resolve_device(device), _share(shard)
     config = ExtractConfig(
         images=images,
         networks=tuple(networks),
         conditions=tuple(conditions),
-        design=load_design_file(design) if isinstance(design, str | Path) else design,
+        design=_design(design),
         size=size,
         taps=tuple(taps or ()),
         treatments=tuple(treatments),
@@ -212,7 +212,7 @@ def extract(
         return estimated(Path(out), estimate(feed, variants, device=where))
     content = content_wanted(feed, variants)
     run = _open(Path(out), feed, variants, content=content, resume=resume, restart=restart)
-    shards = _shards(shard, run.expected.shards)
+    shards = range(share[0], run.expected.shards, share[1])
     _write_singles(run, feed, variants, device=where)
     job = Job(run=run, feed=feed, variants=variants, device=where, with_content=content)
     count = workers or min(8, os.cpu_count() or 1)
@@ -250,7 +250,11 @@ def resolve_device(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise StatsnormError(f"device {name!r} cannot be used: {reason}") from error
+        if reason.startswith("Expected one of"):  # every kind that torch has ever heard of
+            reason = "no such kind"
+        raise StatsnormError(
+            f"device {name!r} cannot be used ({reason}); give cpu, cuda, cuda:N or auto"
+        ) from error
     return name
 
 
@@ -285,16 +289,22 @@ def _open(
     return open_run(out, science, expected=expected, restart=restart)
 
 
-def _shards(asked: str | None, count: int) -> range:
-    """Return the numbers of the shards that `i/n` asks for."""
+def _design(asked: str | Path | Mapping[str, Any] | Design | None) -> Design | None:
+    if isinstance(asked, str | Path):
+        return load_design_file(asked)
+    return design_from(asked) if isinstance(asked, Mapping) else asked
+
+
+def _share(asked: str | None) -> tuple[int, int]:
+    """Return (i, n) of `i/n`, which asks for every n-th shard from the i-th."""
     if asked is None:
-        return range(count)
+        return 0, 1
     part, slash, of = asked.partition("/")
     if not (slash and part.isascii() and part.isdecimal() and of.isascii() and of.isdecimal()):
         raise StatsnormError(f"shard must be i/n like 0/3, got {asked!r}")
     if not int(part) < int(of):
         raise StatsnormError(f"shard {asked!r}: i must be 0 to n-1")
-    return range(int(part), count, int(of))
+    return int(part), int(of)
 
 
 def _write_singles(run: Run, feed: Feed, variants: Variants, *, device: str) -> None:

@@ -13,9 +13,12 @@ from statsnorm.cells import NetworkCell
 from statsnorm.errors import StatsnormError, unknown
 from statsnorm.extraction.plan import ExtractConfig
 from statsnorm.freeze import batch_statistics, freeze
-from statsnorm.networks import Network, load_network, normalisers, untrained
+from statsnorm.networks import Network, load_network, normalisers, require_runs, untrained
+from statsnorm.networks.norms import norm_kind
 from statsnorm.rows import TapColumns
 from statsnorm.taps import Tap, find_taps, select_taps
+
+_FIXED = {"frozen", "actnorm"}  # normalisers that adapt to nothing already: not to be frozen
 
 Reference = Callable[[], Iterable[Tensor]]
 """Yields batches of reference cells for the calibration of frozen maps."""
@@ -93,7 +96,9 @@ def load_output_vgg(
     vggs = config.networks and [n for n in config.networks if n in ("vgg16", "vgg19")]
     weights = config.weights if config.vgg_of_output in vggs else None
     vgg = _placed(load_network(config.vgg_of_output, weights=weights), device)
-    found = find_taps(vgg, probe(config, device))
+    x = probe(config, device)
+    require_runs(vgg, x)
+    found = find_taps(vgg, x)
     chosen = select_taps(found, config.vgg_taps)
     return OutputVgg(network=vgg, taps=tuple(replace(t, kind="vgg_of_output") for t in chosen))
 
@@ -202,8 +207,10 @@ class _Survey:
     """What an architecture offers, found once: random weights have the same taps."""
 
     def __init__(self, config: ExtractConfig, network: Network, x: Tensor) -> None:
+        require_runs(network, x)
         self.network, self._x, self._patterns = network, x, config.taps
-        self.normalisers = tuple(normalisers(network, x)) if network.norm != "none" else ()
+        found = normalisers(network, x) if network.norm != "none" else {}
+        self.normalisers = tuple(name for name, m in found.items() if norm_kind(m) not in _FIXED)
         self._taps = {"none": find_taps(network, x, also=config.taps)}
 
     def fits(self, treatment: str) -> bool:
@@ -219,6 +226,11 @@ class _Survey:
         return bool(self.normalisers) and (
             which in ("prefix", "all") or which.removesuffix(".in") in self.normalisers
         )
+
+    @property
+    def all_taps(self) -> tuple[Tap, ...]:
+        """All taps of the network as it is, asked for or not."""
+        return self._taps["none"]
 
     def taps(self, treated: Network, treatment: str) -> tuple[Tap, ...]:
         """Return the taps asked for of a network of this architecture under a treatment."""
@@ -283,7 +295,7 @@ def _indices(config: ExtractConfig, network: Network, *, only_first: bool) -> tu
         return ("",)
     for index in config.indices:
         if index not in network.indices:
-            raise unknown(f"index of network {network.name!r}", index, network.indices)
+            raise unknown(f"index of network {network.name!r}:", index, network.indices)
     chosen = config.indices or network.indices[:1]
     return chosen[:1] if only_first else chosen
 
@@ -295,18 +307,22 @@ def _check_treatments(config: ExtractConfig, surveys: Sequence[_Survey]) -> None
             if treatment.startswith("frozen:") and names:
                 raise unknown("normaliser", treatment.removeprefix("frozen:"), names)
             asked = ", ".join(survey.network.name for survey in surveys)
-            raise StatsnormError(f"treatment {treatment!r} fits none of the networks {asked}")
+            lacking = "batch normalisers" if treatment == "bn_train" else "normalisers"
+            raise StatsnormError(
+                f"treatment {treatment!r} fits none of the networks {asked}: they have no {lacking}"
+            )
     if config.indices and not any(survey.network.indices for survey in surveys):
-        raise StatsnormError(f"index {config.indices[0]!r}: no network takes an index")
+        raise StatsnormError(
+            f"index {config.indices[0]!r}: no network takes an index; leave it out, or add cin26"
+        )
 
 
 def _check_taps(config: ExtractConfig, surveys: Sequence[_Survey]) -> None:
     """Raise unless every pattern matches a tap of at least one network, and every network one."""
-    found = {survey.network.name: survey.taps(survey.network, "none") for survey in surveys}
-    select_taps([tap for taps in found.values() for tap in taps], config.taps)
-    for name, taps in found.items():
-        if not taps:
-            raise StatsnormError(f"network {name!r} has none of the taps asked for")
+    select_taps([tap for survey in surveys for tap in survey.all_taps], config.taps)
+    for survey in surveys:
+        if not survey.taps(survey.network, "none"):
+            raise StatsnormError(f"network {survey.network.name!r} has none of the taps asked for")
 
 
 def _selected(found: Sequence[Tap], patterns: Sequence[str]) -> tuple[Tap, ...]:
@@ -336,6 +352,7 @@ def _tap_row(cell: NetworkCell, tap: Tap) -> dict[str, Any]:
         "height": tap.height,
         "width": tap.width,
         "layout": tap.layout,
+        "drop_tokens": tap.drop_tokens,
         "eps": tap.eps,
         "by_construction": list(tap.by_construction),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import stat
 import struct
 import threading
@@ -104,7 +105,8 @@ def decode(
         with _quiet_pillow():
             pixels = _to_rgb(_open(name, data, pixel_limit))  # (H, W, 3)
     except _DAMAGED as error:
-        reason = safe_name(f"{type(error).__name__}: {error}".replace("\n", " "))[:300]
+        said = re.sub(r" <\S+ object at 0x[0-9a-f]+>", "", str(error).replace("\n", " "))
+        reason = safe_name(f"{type(error).__name__}: {said}")[:300]
         raise ImageError(name, "decode", reason) from error
     height, width = pixels.shape[:2]
     x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))  # (3, H, W)

@@ -42,8 +42,9 @@ class GramStyles:
 
     def to(self, device: torch.device | str) -> GramStyles:
         """Return the generator on a device."""
-        self.vgg.module.to(device)
-        moved = {s: {t: g.to(device) for t, g in taps.items()} for s, taps in self.grams.items()}
+        with torch.inference_mode(mode=False):  # gradients flow through the weights
+            self.vgg.module.to(device)
+            moved = {s: {t: g.to(device) for t, g in of.items()} for s, of in self.grams.items()}
         return GramStyles(self.indices, self.sha256, self.vgg, moved, self.steps)
 
     def __call__(self, x: Tensor, index: str) -> Tensor:
@@ -87,9 +88,9 @@ def load_gram_styles(
     size : int
         Side of the targets in pixels.
     """
-    vgg = load_network("vgg16")
     decoded = {target.image: decode(target, size=size) for target in targets}
-    with torch.no_grad():
+    with torch.inference_mode(mode=False), torch.no_grad():
+        vgg = load_network("vgg16")
         grams = {
             image: {tap: gram(features(vgg, d.pixels[None])[tap]) for tap in STYLE_TAPS}
             for image, d in decoded.items()

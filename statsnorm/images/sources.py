@@ -99,7 +99,9 @@ def pair_directory(refs: Sequence[ImageRef], directory: str | Path) -> dict[str,
     root = Path(directory).expanduser()
     there = {ref.image: ref.path for ref in find_images(root)} if root.is_dir() else None
     if there is None:
-        raise StatsnormError(f"paired folder {str(directory)!r} does not exist or is no folder")
+        raise StatsnormError(
+            f"paired folder {str(directory)!r} does not exist or is no folder; give NAME=DIR"
+        )
     wanted = {ref.image for ref in refs}
     by_stem: dict[str, list[str]] = {}
     for name in there.keys() - wanted:  # a file that one image names exactly is that image's

@@ -25,6 +25,7 @@ from statsnorm.images.sources import ImageRef, find_images
 RESTORES = ("none", "luminance")
 GENERATORS = ("cin26", "filters", "gram", "johnson", "texture_bn")
 _FOLDERS = ("johnson", "texture_bn")
+_PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".t7")
 _CIN26 = tuple(str(i) for i in range(26))
 
 
@@ -37,6 +38,11 @@ def generator_name(spec: str) -> str:
     kind = spec.split(":", 1)[0]
     if kind in GENERATORS:
         return kind
+    if spec.endswith(_PICKLES):
+        raise StatsnormError(
+            f"style generator {spec!r} is a pickle, which can run code when it is read; statsnorm "
+            "reads only .safetensors: convert it with safetensors.torch.save_file"
+        )
     if spec.endswith(".safetensors"):
         return safe_name(Path(spec).stem).replace(":", "_")
     raise unknown("style generator", kind, [*GENERATORS, "FILE.safetensors"])

@@ -78,11 +78,7 @@ class NetworkStyles:
         network, own = self.networks[_known(self, index)]
         assert network.postprocess is not None, "checked when it was loaded"
         height, width = x.shape[-2:]
-        if min(height, width) < MIN_SIDE:
-            raise StatsnormError(
-                f"style networks need images of {MIN_SIDE} x {MIN_SIDE} pixels or more, "
-                f"got {width} x {height}; give a larger size"
-            )
+        check_side(height, width)
         extra = (-width % network.multiple, -height % network.multiple)
         fed = pad(x, (0, extra[0], 0, extra[1]), mode="replicate") if any(extra) else x
         return network.postprocess(network.forward(fed, own))[..., :height, :width].to(x.dtype)
@@ -134,6 +130,15 @@ def load_style_generator(spec: str, *, device: torch.device | str = "cpu") -> St
         if network.postprocess is None:
             raise StatsnormError(f"network {network.name!r} (style {style!r}) makes no image")
     return NetworkStyles(name, networks).to(device)
+
+
+def check_side(height: int, width: int) -> None:
+    """Raise StatsnormError unless images of this size can pass style networks."""
+    if min(height, width) < MIN_SIDE:
+        raise StatsnormError(
+            f"style networks need images of {MIN_SIDE} x {MIN_SIDE} pixels or more, "
+            f"got {width} x {height}; give a larger size"
+        )
 
 
 def style_image(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from statsnorm.networks.vgg import load_vgg
 from statsnorm.networks.weights import Checkpoint, read_checkpoint
 
 BUILT_IN = ("vgg16", "vgg19", "cin26", "pixels")
+_FOREIGN = (  # what code that is not ours may raise while it is imported or called
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".t7")
 
 
@@ -40,8 +46,8 @@ def load_network(spec: str, *, weights: str | None = None) -> Network:
     Raises
     ------
     StatsnormError
-        For an unknown name, weights that do not fit, a pickle, or a factory that fails to import
-        or returns something else.
+        For an unknown name, weights that do not fit, a pickle, or a factory that cannot be
+        imported, fails, or returns something else.
 
     Examples
     --------
@@ -87,20 +93,33 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Network:
 def _from_factory(spec: str) -> Network:
     """Call `package.module:function`; the folder in which the program runs can be imported."""
     module_name, _, function = spec.partition(":")
-    here = str(Path.cwd())
-    added = here not in sys.path
+    with _importable(Path.cwd()):
+        try:
+            factory = getattr(importlib.import_module(module_name), function)
+        except _FOREIGN as error:
+            raise StatsnormError(f"cannot import network factory {spec!r}: {error}") from error
+        if not callable(factory):
+            raise StatsnormError(f"network factory {spec!r} is not a function")
+        try:
+            product = factory()
+        except _FOREIGN as error:
+            raise StatsnormError(
+                f"network factory {spec!r}, called without arguments, failed with "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    return _from_product(spec, function, product)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    added = str(folder) not in sys.path
     if added:
-        sys.path.insert(0, here)
+        sys.path.insert(0, str(folder))
     try:
-        factory = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise StatsnormError(f"cannot import network factory {spec!r}: {error}") from error
+        yield
     finally:
         if added:
-            sys.path.remove(here)
-    if not callable(factory):
-        raise StatsnormError(f"network factory {spec!r} is not a function")
-    return _from_product(spec, function, factory())
+            sys.path.remove(str(folder))
 
 
 def _from_product(spec: str, name: str, product: Any) -> Network:

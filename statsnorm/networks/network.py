@@ -61,7 +61,7 @@ class Network:
             if not index:
                 last = self.indices[-1]
                 raise StatsnormError(f"network {self.name!r} needs an index, 0 to {last}")
-            raise unknown(f"index of network {self.name!r}", index, self.indices)
+            raise unknown(f"index of network {self.name!r}:", index, self.indices)
         if not self.indices:
             return None
         return torch.full((n,), self.indices.index(index), dtype=torch.long, device=device)
@@ -122,6 +122,20 @@ def normalisers(network: Network | nn.Module, x: Tensor) -> dict[str, nn.Module]
         else:
             network(x)
     return seen
+
+
+def require_runs(network: Network, x: Tensor) -> None:
+    """Raise StatsnormError unless the network can run on images like `x` (N, 3, H, W)."""
+    try:
+        with torch.inference_mode():
+            network.forward(x, network.indices[0] if network.indices else "")
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        height, width = x.shape[-2:]
+        raise StatsnormError(
+            f"network {network.name!r} cannot run on images of {width} x {height} pixels "
+            f"({reason.rstrip('.')}); give another size, or a factory with its own preprocessing"
+        ) from error
 
 
 def _remember(seen: dict[str, nn.Module], name: str) -> Callable[[nn.Module, object], None]:

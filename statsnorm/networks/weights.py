@@ -63,7 +63,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise StatsnormError(f"no weights file at {str(path)!r}")
+        raise StatsnormError(f"no weights file at {str(path)!r}; give a .safetensors file")
     data = path.read_bytes()
     if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80" or path.suffix in {".pkl", ".pickle"}:
         raise StatsnormError(
@@ -129,7 +129,10 @@ def load_state(
         if theirs not in state:
             raise StatsnormError(f"{name!r} lacks {theirs!r}, expected shape {expected}")
         if (got := tuple(state[theirs].shape)) != expected:
-            raise StatsnormError(f"{name!r}: {theirs!r} has shape {got}, expected {expected}")
+            raise StatsnormError(
+                f"{name!r}: {theirs!r} has shape {got}, expected {expected}: these are the weights "
+                "of another architecture"
+            )
     if extra := sorted(
         k for k in set(state) - set(wanted) if not k.endswith("num_batches_tracked")
     ):

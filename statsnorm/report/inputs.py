@@ -63,10 +63,11 @@ def collect(
     Raises
     ------
     StatsnormError
-        If there is no run, a run is not finished, or a table is damaged.
+        If there is no run, a run is given twice or not finished, or a table is damaged.
     """
     from statsnorm.load import Tables
 
+    _require_distinct(runs)
     tables = Tables(list(runs))
     files = {"inputs/plan.toml": plan.read_bytes()}
     entries = []
@@ -90,6 +91,14 @@ def collect(
         "files": {name: sha256(content) for name, content in sorted(files.items())},
     }
     return Inputs(manifest=manifest, files={**files, MANIFEST: json_bytes(manifest)})
+
+
+def _require_distinct(runs: Sequence[str | Path]) -> None:
+    seen: set[Path] = set()
+    for run in runs:
+        if (place := Path(run).resolve()) in seen:
+            raise StatsnormError(f"run {str(run)!r} is given twice; its images would count twice")
+        seen.add(place)
 
 
 def read_inputs(report: Path) -> Inputs:

@@ -104,8 +104,12 @@ def write_report(
 
 def replace_directory(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` (relative path -> bytes) as `folder`, all or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StatsnormError(f"cannot write to {folder}: {reason}; choose another --out") from error
     try:
         made = staging / "new"
         for name, content in files.items():

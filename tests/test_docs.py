@@ -1,0 +1,87 @@
+"""Help, README and docstrings: nothing public is unsaid; examples are commands that exist."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import statsnorm
+from statsnorm.cli import COMMANDS, main
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def command(name: str) -> click.Command:
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
+    return found
+
+
+def examples(text: str) -> list[list[str]]:
+    """Return the indented `statsnorm ...` lines of a text, lines that end in a backslash joined."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    lines = (line.strip() for line in joined.splitlines() if line.startswith("  "))
+    parts = (part for line in lines for part in line.split("&&"))
+    words = (shlex.split(part, comments=True) for part in parts if "statsnorm " in part)
+    return [line[1:] for line in words if line[:1] == ["statsnorm"]]
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Let click parse a command line as if every folder and file in it were there."""
+    monkeypatch.setattr(click.Path, "convert", lambda _self, value, _param, _ctx: Path(value))
+
+    def parsed(arguments: list[str]) -> None:
+        command(arguments[0]).make_context(arguments[0], arguments[1:]).close()
+
+    return parsed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_says_what_it_is_for(name):
+    found = command(name)
+    assert found.name == name
+    assert (found.help or "").strip()
+    assert found.short_help == COMMANDS[name]
+    for parameter in found.params:
+        assert not isinstance(parameter, click.Option) or parameter.help, parameter.opts
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_an_example_that_can_be_pasted(name, parse):
+    shown = CliRunner().invoke(main, [name, "--help"], prog_name="statsnorm").stdout
+    own = [words for words in examples(shown) if words[0] == name]
+    assert own, "no example in the help"
+    for words in own:
+        parse(words)
+
+
+def test_the_readme_names_every_command():
+    text = README.read_text(encoding="utf-8")
+    missing = [name for name in COMMANDS if f"statsnorm {name}" not in text]
+    assert not missing
+
+
+def test_the_examples_of_readme_and_main_help_parse(parse):
+    found = examples(README.read_text(encoding="utf-8")) + examples(main.help or "")
+    assert len(found) >= 4
+    for words in found:
+        assert words[0] in COMMANDS
+        parse(words)
+
+
+@pytest.mark.parametrize("name", [n for n in statsnorm.__all__ if not n.startswith("__")])
+def test_every_public_name_has_a_docstring(name):
+    text = inspect.getdoc(getattr(statsnorm, name)) or "nothing"
+    assert len(text.splitlines()[0]) > 20
+
+
+def test_public_names_are_listed_where_they_come_from():
+    assert set(statsnorm.__all__) == {*statsnorm._WHERE, "__version__"}
+    assert set(dir(statsnorm)) >= set(statsnorm.__all__)
