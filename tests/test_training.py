@@ -250,6 +250,32 @@ def test_train_writes_curves_and_generators_and_skips_what_is_done(tmp_path, mon
         train("embedded", **{**options, "lr": 0.01})
 
 
+def test_every_condition_of_the_confirmatory_run_can_be_trained_on(tmp_path):
+    from statsnorm.demo import demo_targets
+
+    conditions = ("original", "contrast", "style", "ck", "placebo-matched", "blur")
+    run = train(
+        "embedded",
+        target=demo_targets(tmp_path / "targets")[:1],
+        out=tmp_path / "run",
+        norm=("in",),
+        condition=conditions,
+        size=32,
+        iterations=1,
+        width=4,
+        residual_blocks=0,
+        heldout=4,
+        device="cpu",
+    )
+    curves = pd.read_parquet(run.path / "curves")
+    assert set(curves["condition"]) == set(conditions)
+    tuned = run.config["condition_parameters"]
+    assert 0.5 <= tuned["placebo_strength"] <= 1
+    assert tuned["blur_sigma"] >= 0
+    losses = curves[(curves["split"] == "heldout") & (curves["iteration"] == 0)]
+    assert losses["content_loss"].nunique() == len(conditions) - (tuned["blur_sigma"] == 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

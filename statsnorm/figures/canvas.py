@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -62,4 +63,5 @@ def style_marks(n: int) -> list[tuple[str, str]]:
 def errors(table: Any, estimate: str, low: str, high: str) -> Any:
     """Return distances (2, n) from the estimate to its bounds, nan where there is no bound."""
     values = table[estimate].to_numpy(float)
-    return [values - table[low].to_numpy(float), table[high].to_numpy(float) - values]
+    bounds = [values - table[low].to_numpy(float), table[high].to_numpy(float) - values]
+    return [np.where(np.isfinite(bound), bound, np.nan) for bound in bounds]

@@ -161,7 +161,8 @@ def block_gaps(table: pd.DataFrame, *, ylabel: str = "", least: float | None = N
     axis.plot(dots["x"], dots["value"], linestyle="", marker="o", markersize=3, color=GREY)
     mean = rows[rows["trace"] == "mean"]
     value, low, high = (mean[c].to_numpy(float) for c in ("value", "low", "high"))
-    axis.errorbar(mean["x"] + 0.13, value, yerr=np.nan_to_num([value - low, high - value]).clip(0),
+    bars = np.nan_to_num([value - low, high - value], posinf=0).clip(0)
+    axis.errorbar(mean["x"] + 0.13, value, yerr=bars,
                   linestyle="", marker="D", markersize=6, color=BLUE, capsize=3,
                   elinewidth=1.6, zorder=4)  # fmt: skip
     axis.set_xticks(range(len(places)), [p.replace(" ", "\n", 1) for p in places], fontsize=SMALL,

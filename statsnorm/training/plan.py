@@ -47,9 +47,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.targets:
             raise StatsnormError("training needs at least one --target image")
-        for name in ("size", "batch", "iterations", "heldout", "width", "residual_blocks"):
+        for name in ("size", "batch", "iterations", "heldout", "width"):
             if getattr(self, name) < 1:
                 raise StatsnormError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.residual_blocks < 0:
+            raise StatsnormError(f"residual_blocks must not be negative: {self.residual_blocks}")
         if self.size % 4:
             raise StatsnormError(f"size must be a multiple of 4, got {self.size}")
         if not self.lr > 0:

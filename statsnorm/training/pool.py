@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from statsnorm.errors import ImageError, StatsnormError
+from statsnorm.images.blur import matching_sigma
 from statsnorm.images.conditions import apply_condition
 from statsnorm.images.decode import Decoded, decode
+from statsnorm.images.placebo import tune_placebo_strength
 from statsnorm.images.sources import ImageRef
-from statsnorm.images.stylise import StyleGenerator
-from statsnorm.networks import Network
+from statsnorm.images.stylise import StyleGenerator, style_image
+from statsnorm.networks import Network, load_network
 from statsnorm.training.cell import Pool, heldout_batches
 from statsnorm.training.loss import content_features
 from statsnorm.training.plan import TrainConfig, split_images
 
 CHUNK = 16  # images treated or passed through VGG at a time
+PILOT_IMAGES = 8  # evenly spread over the source; they tune blur and the matched placebo
 KEPT_FEATURES = 8 * 2**30  # bytes of content features kept on the device, over all conditions
 
 
@@ -65,6 +68,7 @@ class Pools:
     vgg: Network
     stylise: StyleGenerator | None
     device: torch.device
+    parameters: Mapping[str, float]  # of the conditions that are tuned
     made: dict[str, Pool] = field(default_factory=dict)
 
     def __getitem__(self, condition: str) -> Pool:
@@ -97,9 +101,10 @@ class Pools:
             x,
             content=x,
             stylise=self.stylise,
-            index=self.config.style_index or "",
+            index=_style_index(self.config, self.stylise),
             images=[ref.image for ref in self.images.refs[part]],
             seed=self.config.seed,
+            parameters=self.parameters,
         )
 
     def _content(self, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -112,3 +117,42 @@ class Pools:
             [content_features(self.vgg, x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
         )
         return lambda numbers: features[numbers]
+
+
+def tuned_parameters(
+    config: TrainConfig, images: Images, stylise: StyleGenerator | None, device: torch.device
+) -> dict[str, float]:
+    """Return what the conditions `blur` and `placebo-matched` need, tuned on pilot images.
+
+    The blur is matched to the power spectrum of `style`, the placebo's strength to the
+    between-image variance of VGG moments of the originals.
+    """
+    wanted = {"blur", "placebo-matched"} & set(config.conditions)
+    if not wanted:
+        return {}
+    assert stylise is not None, "both conditions need a generator"
+    step = max(1, len(images.refs) // PILOT_IMAGES)
+    pilot = range(0, len(images.refs), step)[:PILOT_IMAGES]
+    x = torch.stack([images.decoded[i].pixels for i in pilot]).to(device)
+    found: dict[str, float] = {}
+    with torch.inference_mode():
+        if "blur" in wanted:
+            index = _style_index(config, stylise)
+            styled = style_image(x, stylise, index, strength=1.0, restore="none")
+            found["blur_sigma"] = round(matching_sigma(x, styled), 4)
+        if "placebo-matched" in wanted:
+            vgg = load_network("vgg16")
+            vgg.module.to(device)
+            names = [images.refs[i].image for i in pilot]
+            match = tune_placebo_strength(
+                x, generator=stylise, images=names, seed=config.seed, vgg=vgg
+            )
+            found["placebo_strength"] = match.strength
+    return found
+
+
+def _style_index(config: TrainConfig, stylise: StyleGenerator | None) -> str:
+    """Return the style of the conditions: the generator's first unless one was chosen."""
+    if stylise is None:
+        return ""
+    return config.style_index or stylise.indices[0]

@@ -11,6 +11,7 @@ import torch
 
 from statsnorm.allocator import keep_freed_memory
 from statsnorm.errors import StatsnormError
+from statsnorm.images.conditions import BUILT_IN, NEEDS_STYLE
 from statsnorm.images.decode import PIXEL_LIMIT, decode
 from statsnorm.images.sources import find_images
 from statsnorm.images.stylise import load_style_generator
@@ -31,7 +32,7 @@ from statsnorm.tables import CURVES_SCHEMA, SKIPPED_SCHEMA, write_table
 from statsnorm.training.cell import CellResult, Problem, train_cell
 from statsnorm.training.loss import STATISTICS, style_targets
 from statsnorm.training.plan import TrainConfig, TrainingCell, check_names, training_cells
-from statsnorm.training.pool import Pools, decode_all
+from statsnorm.training.pool import Pools, decode_all, tuned_parameters
 
 Progress = Callable[[int, int, str], None]
 
@@ -98,6 +99,7 @@ def train(
     """
     check_names("statistics", [statistics], STATISTICS)
     check_names("precision", [precision], ("fp32", "tf32", "bf16"))
+    check_names("condition", list(condition), BUILT_IN)
     config = TrainConfig(
         targets=_block_targets(target, blocks),
         norms=tuple(norm),
@@ -125,8 +127,9 @@ def train(
     keep_freed_memory()
     vgg = _on(load_network(loss, weights=weights), where)
     found = decode_all(find_images(images), size=size, pixel_limit=pixel_limit)
-    needs_style = {"style", "ck", "placebo", "placebo-matched"} & set(config.conditions)
-    stylise = load_style_generator(style_generator) if needs_style else None
+    needs_style = {*NEEDS_STYLE, "blur"} & set(config.conditions)  # blur is matched to style
+    stylise = load_style_generator(style_generator, device=where) if needs_style else None
+    parameters = tuned_parameters(config, found, stylise, where)
     cells = training_cells(config)
     targets = {t: decode(Path(t), size=size, pixel_limit=pixel_limit) for t in set(config.targets)}
     run = open_run(
@@ -138,12 +141,20 @@ def train(
             "targets": {Path(t).name: d.sha256 for t, d in sorted(targets.items())},
             "loss_sha256": vgg.sha256,
             "style_sha256": stylise.sha256 if stylise else "",
+            "condition_parameters": parameters,
         },
         expected=Expected(files=tuple(p for c in cells for p in _files(c))),
         restart=restart,
     )
     _write_skipped(run, found.skipped)
-    pools = Pools(config=config, images=found, vgg=vgg, stylise=stylise, device=where)
+    pools = Pools(
+        config=config,
+        images=found,
+        vgg=vgg,
+        stylise=stylise,
+        device=where,
+        parameters=parameters,
+    )
     for i, cell in enumerate(cells):
         if progress:
             progress(i, len(cells), cell.name)
