@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow check reports calibrate bench clean
+.PHONY: demo test slow check calibrate clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,9 +27,6 @@ check: $(STAMP)
 
 calibrate: $(STAMP)
 	$(BIN)/python benchmarks/calibrate.py --out reports/calibration
-
-bench: $(STAMP)
-	$(BIN)/python benchmarks/extract.py --out reports/benchmarks
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
