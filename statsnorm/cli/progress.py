@@ -43,9 +43,14 @@ def progress_bar(unit: str) -> Iterator[Progress]:
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, rate="")
-        start = time.monotonic()
+        start, before = time.monotonic(), 0
 
         def update(done: int, total: int, word: str) -> None:
+            nonlocal start, before
+            if done < before:  # the next stretch of work has begun
+                start = time.monotonic()
+                bar.reset(task)
+            before = done
             seconds = time.monotonic() - start
             rate = f"{done / seconds:.2f} {unit}/s" if done and seconds > 0 else ""
             bar.update(task, completed=done, total=total, description=word, rate=rate)
@@ -55,10 +60,14 @@ def progress_bar(unit: str) -> Iterator[Progress]:
 
 def _plain(unit: str) -> Progress:
     start = last = time.monotonic()
+    before = 0
 
     def update(done: int, total: int, word: str) -> None:
-        nonlocal last
+        nonlocal start, last, before
         now = time.monotonic()
+        if done < before:  # the next stretch of work has begun
+            start = now
+        before = done
         if done < total and now - last < SECONDS_BETWEEN_LINES:
             return
         last = now
