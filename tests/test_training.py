@@ -276,6 +276,32 @@ def test_every_condition_of_the_confirmatory_run_can_be_trained_on(tmp_path):
     assert losses["content_loss"].nunique() == len(conditions) - (tuned["blur_sigma"] == 0)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_tf32_is_used_only_where_it_was_asked_for(tmp_path, monkeypatch, precision):
+    from statsnorm.demo import demo_targets
+    from statsnorm.training import run as module
+
+    seen = []
+    switch = torch.backends.cudnn
+    monkeypatch.setattr(module, "_one_cell", lambda *_: seen.append(switch.allow_tf32))
+    before = switch.allow_tf32
+    train(
+        "embedded",
+        target=demo_targets(tmp_path / "targets")[:1],
+        out=tmp_path / "run",
+        norm=("in",),
+        condition=("original",),
+        size=16,
+        iterations=1,
+        width=4,
+        residual_blocks=0,
+        precision=precision,
+        device="cpu",
+    )
+    assert seen == [precision == "tf32"]
+    assert switch.allow_tf32 == before
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -36,14 +36,24 @@ Floats = NDArray[np.float32]
 
 @contextmanager
 def arithmetic(precision: str, device: str = "cpu") -> Iterator[None]:
-    """Compute in fp32, tf32 or bf16 on a type of device; leave torch's switches as they were."""
+    """Compute in fp32, tf32 or bf16 on a type of device, without gradients."""
+    half = precision == "bf16"
+    with (
+        tf32(allowed=precision == "tf32"),
+        torch.inference_mode(),
+        torch.autocast(device, torch.bfloat16, enabled=half),
+    ):
+        yield
+
+
+@contextmanager
+def tf32(*, allowed: bool) -> Iterator[None]:
+    """Allow tf32 on a GPU or forbid it; leave torch's switches as they were."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
-    half = precision == "bf16"
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
     try:
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
-            yield
+        yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import PurePath
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statsnorm.errors import StatsnormError
+from statsnorm.errors import StatsnormError, unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +131,6 @@ def split_images(n: int, heldout: int) -> tuple[list[int], list[int]]:
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
     """Raise StatsnormError if one of `names` is not `known`."""
-    from statsnorm.errors import unknown
-
     for name in names:
         if name not in known:
             raise unknown(kind, name, known)
-
-
-FIELD_NAMES = tuple(f.name for f in fields(TrainConfig))

@@ -11,6 +11,8 @@ import torch
 
 from statsnorm.allocator import keep_freed_memory
 from statsnorm.errors import StatsnormError
+from statsnorm.extraction.measure import tf32
+from statsnorm.extraction.run import resolve_device
 from statsnorm.images.conditions import BUILT_IN, NEEDS_STYLE
 from statsnorm.images.decode import PIXEL_LIMIT, decode
 from statsnorm.images.sources import find_images
@@ -123,7 +125,7 @@ def train(
     )
     for kind in config.norms:  # a misspelt norm shall not wait for its turn
         _generator(config, kind, 0)
-    where = _device(device)
+    where = torch.device(resolve_device(device))
     keep_freed_memory()
     vgg = _on(load_network(loss, weights=weights), where)
     found = decode_all(find_images(images), size=size, pixel_limit=pixel_limit)
@@ -159,7 +161,8 @@ def train(
         if progress:
             progress(i, len(cells), cell.name)
         image = targets[cell.target].pixels[None].to(where)
-        _one_cell(run, cell, pools, image, checkpoint_every)
+        with tf32(allowed=precision == "tf32"):
+            _one_cell(run, cell, pools, image, checkpoint_every)
     if progress:
         progress(len(cells), len(cells), "trained")
     finish(run)
@@ -241,15 +244,6 @@ def _block_targets(target: Sequence[str | Path], blocks: int | None) -> tuple[st
 def _on(network: Network, device: torch.device) -> Network:
     network.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise StatsnormError(f"unknown device {name!r}: cpu, cuda, cuda:N or auto") from error
 
 
 def _write_skipped(run: Run, skipped: Sequence[Any]) -> None:
