@@ -25,7 +25,7 @@ from statsnorm.tables import (
     write_table,
 )
 
-# design.md 4.2, column by column
+# the published columns, one by one
 MOMENTS_COLUMNS = {
     **dict.fromkeys(["image", "condition", "style"], "string"),
     "strength": "double",
