@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "verify": "Rebuild a report and say which byte differs.",
     "taps": "The taps of a network: names, kinds, channels, sizes.",
     "info": "What a run holds, and what it misses.",
+    "fetch": "Download photographs or weights by name.",
 }
 
 

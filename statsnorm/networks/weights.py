@@ -1,7 +1,7 @@
 """Weights by name or file: safetensors only, hashed, checked against the architecture.
 
 Nothing of ours is ever unpickled. The one exception to safetensors is torchvision's own hub
-download, which torchvision itself reads with PyTorch's restricted weights-only reader,
+weights, which torchvision itself reads with PyTorch's restricted weights-only reader,
 after the SHA-256 prefix in the file's name has been checked here.
 """
 
@@ -15,7 +15,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,6 +27,7 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from statsnorm.errors import StatsnormError, unknown
+from statsnorm.fetch import Remote, download
 
 EMBEDDED: dict[str, tuple[str, str]] = {
     "vgg16": (
@@ -140,38 +140,55 @@ def load_state(
     module.load_state_dict({ours: state[theirs] for theirs, ours in wanted.items()}, strict=False)
 
 
-def torchvision_state(name: str) -> tuple[dict[str, Tensor], str]:
-    """Return torchvision's ImageNet weights of VGG-16 or VGG-19 and the SHA-256 of their file.
+def torchvision_remote(name: str) -> tuple[Remote, Path]:
+    """Return where torchvision's ImageNet weights of VGG-16 or VGG-19 are, there and here.
 
-    Uses torchvision's own download into its own cache (`TORCH_HOME`). The hash in the file's
-    name is checked after a download and again on every later read from the cache.
-
-    Raises
-    ------
-    StatsnormError
-        If the download fails or the file does not match its hash.
+    Here is torchvision's own cache (`TORCH_HOME`); the hash is the one in the file's name.
     """
     from torchvision.models import VGG16_Weights, VGG19_Weights
 
     known = {"vgg16": VGG16_Weights.IMAGENET1K_V1, "vgg19": VGG19_Weights.IMAGENET1K_V1}
     if name not in known:
         raise unknown("torchvision network", name, known)
-    weights = known[name]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+    url = known[name].url
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    stated = re.search(r"-([0-9a-f]{8,})\.", cached.name)
+    assert stated is not None, "torchvision's names end in a hash"
+    return Remote(url, stated[1]), cached
+
+
+def torchvision_state(name: str) -> tuple[dict[str, Tensor], str]:
+    """Return torchvision's ImageNet weights of VGG-16 or VGG-19 and the SHA-256 of their file.
+
+    A file that is not in torchvision's cache yet is downloaded there
+    (:func:`statsnorm.fetch.download`). The hash in its name is checked on every read.
+
+    Raises
+    ------
+    StatsnormError
+        If the download fails or the file does not match its hash.
+    """
+    from torchvision.models import get_weight
+
+    remote, cached = torchvision_remote(name)
     try:
-        if cached.exists():
-            _check_name_hash(cached)
+        if not cached.exists():
+            download(remote, cached)
+        digest = _check_name_hash(cached)
+        weights = get_weight(f"{name.upper()}_Weights.IMAGENET1K_V1")
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            state = weights.get_state_dict(
-                progress=sys.stderr.isatty(), check_hash=True, weights_only=True
-            )
-    except (OSError, HTTPException, RuntimeError, UnpicklingError) as error:
-        reason = str(error).partition(". ")[0]
+            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (StatsnormError, OSError, RuntimeError, UnpicklingError) as error:
         raise StatsnormError(
-            f"could not get torchvision's {name} weights from {weights.url}: {reason}; "
-            "give a local file with --weights FILE.safetensors"
+            f"could not get torchvision's {name} weights: {_first_sentence(error)}; "
+            "or give a local file with --weights FILE.safetensors"
         ) from error
-    return dict(state), _check_name_hash(cached)
+    return dict(state), digest
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return what one of our errors says; of another's, which may go on for long, the start."""
+    return str(error) if isinstance(error, StatsnormError) else str(error).partition(". ")[0]
 
 
 def _check_name_hash(path: Path) -> str:
