@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow check calibrate clean
+.PHONY: demo test slow check calibrate wheel clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,15 @@ check: $(STAMP)
 
 calibrate: $(STAMP)
 	$(BIN)/python benchmarks/calibrate.py --out reports/calibration
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet dist/statsnorm-*.whl
+	cd build && empty/bin/statsnorm --version && empty/bin/statsnorm extract --images embedded \
+		--size 32 --network vgg16 --condition original,contrast --out run --restart \
+		&& empty/bin/statsnorm report run --out report && empty/bin/statsnorm verify report run
+	rm -rf build/empty
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
