@@ -24,7 +24,10 @@ from statsnorm.errors import SchemaError, StatsnormError, UnfinishedRunError
 from statsnorm.tables import SCHEMA_VERSION, SCHEMAS, TEMPORARY, read_table, write_json
 
 SHARD = "shard-{:05d}"
-_OURS = ("moments", "images", "skipped", "content", "curves", "generators", "log", "locks")
+_OURS = (
+    *("moments", "images", "skipped", "content", "curves", "generators", "checkpoints"),
+    *("log", "locks"),
+)
 _OUR_FILES = ("run.json", "done.json", "taps.parquet", "levels.parquet", "invariance.parquet")
 
 

@@ -22,6 +22,7 @@ TORCH_SIDE = (
     "extraction",
     "tables",
     "rundir",
+    "generators",
 )
 
 

@@ -16,12 +16,27 @@ from statsnorm.cli import options
     "--network",
     "networks",
     multiple=True,
-    default=("vgg16",),
-    show_default=True,
+    show_default="vgg16",
     callback=options.split_commas,
     metavar="NET",
     help="vgg16, vgg19, cin26, pixels, a .safetensors file, or package.module:function, "
     "which runs that code.",
+)
+@click.option(
+    "--generators",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A run of train: the generators of all its cells, those kept on the way too.",
+)
+@click.option(
+    "--cells",
+    multiple=True,
+    default=("*",),
+    show_default=True,
+    callback=options.split_commas,
+    metavar="GLOB[,GLOB...]",
+    help="Only these cells of --generators.",
 )
 @options.condition(own=True)
 @click.option(
@@ -179,6 +194,8 @@ def extract(ctx: click.Context, /, images: str, resume: bool, **choices: Any) ->
             --condition original,contrast,style --out runs/vgg
         statsnorm extract --images embedded --design design.toml --network cin26 \\
             --treatment none,frozen:prefix --reference embedded --out runs/cin26
+        statsnorm extract --images embedded --design design.toml --generators runs/figure1 \\
+            --treatment none,frozen:prefix --reference embedded --out runs/trained
     """
     from statsnorm.cli.progress import progress_bar
     from statsnorm.extraction import extract as run_extract
@@ -186,4 +203,4 @@ def extract(ctx: click.Context, /, images: str, resume: bool, **choices: Any) ->
     with progress_bar("passes") as progress:
         found = run_extract(images, restart=not resume, progress=progress, **choices)
     click.echo(found.summary())
-    ctx.exit(1 if found.skipped or found.missing else 0)
+    ctx.exit(1 if found.skipped or found.left_out or found.missing else 0)

@@ -36,6 +36,17 @@ def split_commas(
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
+def whole_numbers(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[int, ...]:
+    """Return `0,100` and repeated options as one tuple of integers."""
+    parts = split_commas(ctx, param, value)
+    for part in parts:
+        if not (part.isascii() and part.isdecimal()):
+            raise click.BadParameter(f"{part!r} is no whole number, 0 or more")
+    return tuple(int(part) for part in parts)
+
+
 def out_dir(default: str | None = None, *, required: bool = False) -> Callable[[Command], Command]:
     """`--out DIR`: where results go."""
     return click.option(

@@ -107,6 +107,13 @@ from statsnorm.cli import options
     show_default=True,
     help="Iterations between saved states of an unfinished cell.",
 )
+@click.option(
+    "--keep-checkpoints",
+    multiple=True,
+    callback=options.whole_numbers,
+    metavar="T[,T...]",
+    help="Iterations whose generators are kept too; 0 is the untrained one.",
+)
 @click.option("--pilot", is_flag=True, help="Blocks for learning rates and thresholds only.")
 @options.style_generator
 @options.style_index

@@ -23,6 +23,7 @@ class Extraction:
     bytes: int
     seconds: float
     skipped: tuple[str, ...] = ()  # `image (stage): reason`, one an image left out
+    left_out: tuple[str, ...] = ()  # `cell: reason`, trained cells without a generator
     missing: int = 0  # files that other processes still have to write
     dry_run: bool = False
 
@@ -35,7 +36,7 @@ class Extraction:
         ]
         if self.missing:
             lines.append(f"not finished: {self.missing} files are missing")
-        lines += [f"left out: {one}" for one in self.skipped]
+        lines += [f"left out: {one}" for one in (*self.skipped, *self.left_out)]
         return "\n".join(lines)
 
 
@@ -53,7 +54,7 @@ def estimated(out: Path, found: Estimate) -> Extraction:
     )
 
 
-def made(job: Job, seconds: float) -> Extraction:
+def made(job: Job, seconds: float, left_out: tuple[str, ...] = ()) -> Extraction:
     """Return what a run holds now; if no image could be used, remove it and say so."""
     run = job.run
     skipped = skipped_lines(run)
@@ -71,5 +72,6 @@ def made(job: Job, seconds: float) -> Extraction:
         bytes=found.bytes,
         seconds=seconds,
         skipped=skipped,
+        left_out=left_out,
         missing=len(found.missing),
     )

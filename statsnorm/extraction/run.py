@@ -32,6 +32,7 @@ from statsnorm.extraction.variants import (
     plan_variants,
     tap_rows,
 )
+from statsnorm.generators import trained_generators
 from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, design_from, load_design_file
 from statsnorm.invariance import invariance_rows
@@ -51,7 +52,9 @@ def extract(
     images: str | Path,
     *,
     out: str | Path,
-    networks: Sequence[str] = ("vgg16",),
+    networks: Sequence[str] | None = None,
+    generators: Sequence[str | Path] = (),
+    cells: Sequence[str] = ("*",),
     conditions: Sequence[str] = ("original",),
     design: str | Path | Mapping[str, Any] | Design | None = None,
     size: int = 256,
@@ -95,8 +98,14 @@ def extract(
         (:func:`statsnorm.images.sources.find_images`).
     out : str or Path
         The run directory; the same command again goes on where it stopped.
-    networks : sequence of str
-        As :func:`statsnorm.networks.load_network` takes them.
+    networks : sequence of str, optional
+        As :func:`statsnorm.networks.load_network` takes them; VGG-16 by default, or none beside
+        `generators`.
+    generators : sequence of path
+        Training runs: the generators of all their cells, those kept on the way too, with the
+        keys cell, norm, seed and iteration filled in. Cells that diverged are left out.
+    cells : sequence of str
+        Globs of the cells of `generators` that are taken.
     conditions : sequence of str
         Names of :data:`statsnorm.images.conditions.BUILT_IN`, or `NAME=DIR` with the user's own
         versions of the same images. In a design they come on top of every cell.
@@ -176,9 +185,11 @@ def extract(
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     began, where, share = time.monotonic(), resolve_device(device), _share(shard)
+    trained = [trained_generators(run, cells=cells) for run in generators]
+    files = [str(file) for found in trained for file in found.files]
     config = ExtractConfig(
         images=images,
-        networks=tuple(networks),
+        networks=(*(networks or (() if files else ("vgg16",))), *files),
         conditions=tuple(conditions),
         design=_design(design),
         size=size,
@@ -220,7 +231,8 @@ def extract(
     how = Execution(workers=count, max_skipped=max_skipped, progress=progress, record=record)
     import_module(ENGINES[engine]).run_shards(job, shards, how)
     finish(run)
-    return made(job, time.monotonic() - began)
+    left_out = tuple(line for found in trained for line in found.left_out)
+    return made(job, time.monotonic() - began, left_out)
 
 
 def prepare(config: ExtractConfig, *, device: str) -> tuple[Feed, Variants]:

@@ -109,8 +109,8 @@ def plan_variants(
     """Return every variant of the networks, frozen maps calibrated.
 
     A treatment or tap that fits only some of the networks is left out for the others. Random
-    initialisations are made of networks with normalisers, at one index each: their
-    conditional parameters are all alike.
+    initialisations are made of networks with normalisers, once for each name and norm, at one
+    index each: their conditional parameters are all alike.
 
     Raises
     ------
@@ -122,9 +122,12 @@ def plan_variants(
     _check_treatments(config, surveys)
     _check_taps(config, surveys)
     variants = []
+    drawn: set[tuple[str, str]] = set()  # random weights once, however many cells were trained
     for survey in surveys:
         trained = survey.network
-        seeds = range(config.untrained if trained.norm != "none" else 0)
+        again = (trained.name, trained.norm) in drawn
+        drawn.add((trained.name, trained.norm))
+        seeds = range(config.untrained if trained.norm != "none" and not again else 0)
         fresh = [untrained(trained, config.seed + k) for k in seeds]
         for network in (trained, *fresh):
             indices = _indices(config, trained, only_first=network is not trained)
@@ -185,6 +188,9 @@ def describe_variants(config: ExtractConfig, variants: Variants) -> dict[str, An
             if value not in entry[key]:
                 entry[key].append(value)
         entry["taps"] = entry["taps"] or [tap.label for tap in variant.taps]
+        if training := dict(variant.network.training):
+            known = entry.setdefault("training", [])
+            known += [training] if training not in known else []
     output = variants.output
     described = output and {
         "network": output.network.name,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class Network:
     cell: str = ""
     seed: int = -1
     iteration: int = -1
+    training: Mapping[str, str] = field(default_factory=dict)  # block, target, condition, ...
 
     def forward(self, x: Tensor, index: str = "") -> Tensor:
         """Return the module's output for images `x`, without postprocessing.
@@ -178,5 +179,11 @@ def untrained(network: Network, seed: int) -> Network:
     module = study(module)
     digest = state_sha256(module)
     return replace(
-        network, module=module.to(device), sha256=digest, cell="", seed=seed, iteration=0
+        network,
+        module=module.to(device),
+        sha256=digest,
+        cell="",
+        seed=seed,
+        iteration=0,
+        training={},
     )

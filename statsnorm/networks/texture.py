@@ -14,6 +14,8 @@ fresh generator starts at a grey image, and one unit of output is about 58 grey 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from statsnorm.errors import StatsnormError, unknown
@@ -26,6 +28,7 @@ from statsnorm.networks.weights import Checkpoint, load_state
 NORM_AT = ("all", "first", "last")
 FROM_RGB = IMAGENET
 TO_RGB = ColourOutput(mean=IMAGENET_MEAN, sd=IMAGENET_SD)
+TRAINING = ("cell", "block", "target", "condition", "seed", "iteration", "status")
 _LARGEST = 1024  # a stranger's metadata must not make us allocate without bound
 
 
@@ -138,6 +141,7 @@ def texture_network(
     cell: str = "",
     seed: int = -1,
     iteration: int = -1,
+    training: Mapping[str, str] | None = None,
 ) -> Network:
     """Return a generator as a network under study (eval mode, gradients off).
 
@@ -156,6 +160,7 @@ def texture_network(
         cell=cell,
         seed=seed,
         iteration=iteration,
+        training=training or {},
     )
 
 
@@ -168,7 +173,7 @@ def takes_styles(generator: TextureGenerator) -> bool:
 def load_texture(checkpoint: Checkpoint) -> Network:
     """Return the generator that a checkpoint's metadata and tensors describe.
 
-    Metadata: `architecture` of the generator, and `target`, `cell`, `seed`, `iteration`.
+    Metadata: `architecture` of the generator, and what of :data:`TRAINING` is known.
 
     Raises
     ------
@@ -202,4 +207,5 @@ def load_texture(checkpoint: Checkpoint) -> Network:
         cell=meta.get("cell", ""),
         seed=seed,
         iteration=iteration,
+        training={k: meta[k] for k in TRAINING if k in meta} if meta.get("cell") else {},
     )

@@ -85,6 +85,7 @@ def train_cell(
     *,
     part: Path | None = None,
     checkpoint_every: int = 0,
+    reached: Callable[[int], None] | None = None,
 ) -> CellResult:
     """Train the generator of one cell and return its curves.
 
@@ -95,6 +96,9 @@ def train_cell(
     ----------
     part : Path, optional
         Where the unfinished cell is kept every `checkpoint_every` iterations (0: never).
+    reached : callable, optional
+        Is told 0 and every iteration done, with the generator in that state; told again of
+        those behind the last saved state of an interrupted cell.
     """
     config, pool = problem.config, problem.pool
     module = generator.module.train().requires_grad_(True)
@@ -114,6 +118,7 @@ def train_cell(
     status = "done"
     if start == 0:
         rows += _evaluate(cell, problem, generator, 0)
+        _tell(reached, 0)
     done = start
     for t in range(start, config.iterations):
         found = _step(problem, generator, numbers[t], optimiser)
@@ -126,11 +131,17 @@ def train_cell(
             if not torch.isfinite(trace[start:done]).all() or not _finite(rows[-1]):
                 status = f"diverged by iteration {done}"
                 break
+        _tell(reached, done)
         if part is not None and checkpoint_every and done % checkpoint_every == 0:
             save_state(part, module, optimiser, trace, done, time.perf_counter() - clock, rows)
     module.eval().requires_grad_(False)
     rows += _minibatch_rows(cell, config, trace[:done].cpu())
     return CellResult(module=module, iteration=done, status=status, rows=rows)
+
+
+def _tell(reached: Callable[[int], None] | None, iteration: int) -> None:
+    if reached is not None:
+        reached(iteration)
 
 
 def _step(

@@ -8,11 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from torch import nn
 
 from statsnorm.allocator import keep_freed_memory
 from statsnorm.errors import StatsnormError
 from statsnorm.extraction.measure import tf32
 from statsnorm.extraction.run import resolve_device
+from statsnorm.generators import (
+    cell_status,
+    checkpoint_file,
+    curves_file,
+    generator_file,
+    kept_iterations,
+)
 from statsnorm.images.conditions import BUILT_IN, NEEDS_STYLE
 from statsnorm.images.decode import PIXEL_LIMIT, decode
 from statsnorm.images.sources import find_images
@@ -60,6 +68,7 @@ def train(
     residual_blocks: int = 5,
     heldout: int = 64,
     checkpoint_every: int = 500,
+    keep_checkpoints: Sequence[int] = (),
     pilot: bool = False,
     style_generator: str = "cin26",
     style_index: str | None = None,
@@ -88,11 +97,15 @@ def train(
         Budget T of every cell; held-out losses are recorded every T / 100.
     checkpoint_every : int
         Iterations between two saved states of an unfinished cell; 0 for none.
+    keep_checkpoints : sequence of int
+        Iterations whose generators are kept beside the last one, which always is; 0 is the
+        untrained generator.
 
     Returns
     -------
     Run
-        The run directory: `curves/<cell>.parquet`, `generators/<cell>.safetensors`.
+        The run directory: `curves/<cell>.parquet`, `generators/<cell>.safetensors`,
+        `checkpoints/<cell>-<iteration>.safetensors`.
 
     Raises
     ------
@@ -123,6 +136,7 @@ def train(
         pilot=pilot,
         seed=seed,
     )
+    keep = kept_iterations(keep_checkpoints, iterations)
     for kind in config.norms:  # a misspelt norm shall not wait for its turn
         _generator(config, kind, 0)
     where = torch.device(resolve_device(device))
@@ -144,6 +158,7 @@ def train(
             "loss_sha256": vgg.sha256,
             "style_sha256": stylise.sha256 if stylise else "",
             "condition_parameters": parameters,
+            **({"keep_checkpoints": list(keep)} if keep else {}),
         },
         expected=Expected(files=tuple(p for c in cells for p in _files(c))),
         restart=restart,
@@ -162,7 +177,7 @@ def train(
             progress(i, len(cells), cell.name)
         image = targets[cell.target].pixels[None].to(where)
         with tf32(allowed=precision == "tf32"):
-            _one_cell(run, cell, pools, image, checkpoint_every)
+            _one_cell(run, cell, pools, image, checkpoint_every, keep)
     if progress:
         progress(len(cells), len(cells), "trained")
     finish(run)
@@ -170,10 +185,15 @@ def train(
 
 
 def _one_cell(
-    run: Run, cell: TrainingCell, pools: Pools, target: torch.Tensor, checkpoint_every: int
+    run: Run,
+    cell: TrainingCell,
+    pools: Pools,
+    target: torch.Tensor,
+    checkpoint_every: int,
+    keep: Sequence[int],
 ) -> None:
     curves, generator = (run.path / name for name in _files(cell))
-    if (curves.exists() and generator.exists()) or not begin_shard(run, cell.name):
+    if _is_done(run, cell, keep) or not begin_shard(run, cell.name):
         return  # done, or another process is at it
     try:
         config = pools.config
@@ -185,12 +205,24 @@ def _one_cell(
         )
         part = generator.with_suffix(".part.safetensors")
         part.parent.mkdir(parents=True, exist_ok=True)
+        network = _on(_generator(config, cell.norm, cell.seed), pools.device)
+
+        def keep_it(iteration: int) -> None:
+            if iteration in keep:
+                _save(
+                    run.path / checkpoint_file(cell.name, iteration),
+                    network.module,
+                    cell,
+                    iteration,
+                )
+
         result = train_cell(
             cell,
             problem,
-            _on(_generator(config, cell.norm, cell.seed), pools.device),
+            network,
             part=part,
             checkpoint_every=checkpoint_every,
+            reached=keep_it,
         )
         _write_cell(run, cell, result, curves, generator)
         part.unlink(missing_ok=True)
@@ -201,26 +233,41 @@ def _one_cell(
 def _write_cell(
     run: Run, cell: TrainingCell, result: CellResult, curves: Path, generator: Path
 ) -> None:
-    module = result.module
-    assert isinstance(module, TextureGenerator)
-    metadata = {
-        **module.architecture,
-        "target": Path(cell.target).name,
-        "condition": cell.condition,
-        "cell": cell.name,
-        "seed": cell.seed,
-        "iteration": result.iteration,
-        "status": result.status,
-    }
-    save_checkpoint(generator, module, metadata)
+    _save(generator, result.module, cell, result.iteration, status=result.status)
     footer = {**run.metadata, "statsnorm.status": result.status}
     table = pa.Table.from_pylist(result.rows, schema=CURVES_SCHEMA)
     write_table(curves, table, metadata=footer)
     record_shard(run, cell.name, _files(cell), {"status": result.status})
 
 
+def _save(
+    path: Path, module: nn.Module, cell: TrainingCell, iteration: int, *, status: str = "training"
+) -> None:
+    assert isinstance(module, TextureGenerator)
+    metadata = {
+        **module.architecture,
+        "target": Path(cell.target).name,
+        "condition": cell.condition,
+        "block": f"b{cell.block:02d}",
+        "cell": cell.name,
+        "seed": cell.seed,
+        "iteration": iteration,
+        "status": status,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, module, metadata)
+
+
+def _is_done(run: Run, cell: TrainingCell, keep: Sequence[int]) -> bool:
+    """Return whether a cell has all its files; one that ended early has no later checkpoint."""
+    if not all((run.path / name).exists() for name in _files(cell)):
+        return False
+    kept = (run.path / checkpoint_file(cell.name, iteration) for iteration in keep)
+    return cell_status(run, cell.name) != "done" or all(path.exists() for path in kept)
+
+
 def _files(cell: TrainingCell) -> tuple[str, str]:
-    return f"curves/{cell.name}.parquet", f"generators/{cell.name}.safetensors"
+    return curves_file(cell.name), generator_file(cell.name)
 
 
 def _generator(config: TrainConfig, norm: str, seed: int) -> Network:
