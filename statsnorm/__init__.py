@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from statsnorm.extraction import extract
-    from statsnorm.load import Tables, load_curves, load_design, load_moments
+    from statsnorm.load import (
+        Tables,
+        load_correlations,
+        load_curves,
+        load_design,
+        load_moments,
+    )
     from statsnorm.report import report, verify
     from statsnorm.training import train
 
@@ -19,6 +25,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "Tables": "statsnorm.load",
     "extract": "statsnorm.extraction",
+    "load_correlations": "statsnorm.load",
     "load_curves": "statsnorm.load",
     "load_design": "statsnorm.load",
     "load_moments": "statsnorm.load",
@@ -31,6 +38,7 @@ __all__ = [
     "Tables",
     "__version__",
     "extract",
+    "load_correlations",
     "load_curves",
     "load_design",
     "load_moments",

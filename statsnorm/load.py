@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from statsnorm.errors import StatsnormError
 from statsnorm.stats.scale_free import live_channels, scale_free
-from statsnorm.tableset import CellArray, Floats, MomentsMatrix, Runs, Tables
+from statsnorm.tableset import CellArray, CorrelationMatrix, Floats, MomentsMatrix, Runs, Tables
 
 __all__ = [
     "CellArray",
+    "CorrelationMatrix",
     "DesignArray",
     "MomentsMatrix",
     "Tables",
+    "load_correlations",
     "load_curves",
     "load_design",
     "load_moments",
@@ -144,6 +146,34 @@ def load_design(
         missing=cells.missing,
         keys=cells.keys,
     )
+
+
+def load_correlations(
+    run: Runs, *, tap: str, network: str | None = None, condition: str | None = None
+) -> CorrelationMatrix:
+    """Load the within-image channel correlations of one tap (extract --correlations N).
+
+    Parameters
+    ----------
+    run : path or sequence of paths
+        Run directories.
+    tap, network, condition : str
+        Only these rows; only the row groups of the tap are read.
+
+    Returns
+    -------
+    CorrelationMatrix
+        A triple: keys (a row per image and cell), channels (n,) of the tap, and correlations
+        (rows, n, n). `pd.read_parquet("RUN/correlations")` gives the same as upper triangles.
+
+    Raises
+    ------
+    StatsnormError
+        If the run is not finished, holds no correlations, or nothing matches.
+    """
+    asked = {"tap": tap, "network": network, "condition": condition}
+    where = {name: value for name, value in asked.items() if value is not None}
+    return Tables(run).correlations(**where)
 
 
 def load_curves(run: Runs) -> pd.DataFrame:

@@ -31,11 +31,14 @@ class ChannelMoments:
         in the units of the activation and its square.
     pixels : int
         How many pixels (or tokens) each row was reduced over.
+    correlation : Tensor or None, shape (N, n (n - 1) / 2), float32
+        Where a tap asks for them (:func:`statsnorm.correlations.channel_correlations`).
     """
 
     mean: Tensor
     var: Tensor
     pixels: int
+    correlation: Tensor | None = None
 
 
 def channels_first(x: Tensor, layout: str = "nchw", drop_tokens: int = 0) -> Tensor:

@@ -24,11 +24,14 @@ Where = Mapping[str, Any]
 """Key column -> a value, or a list of values any of which is taken."""
 
 
-def moments_dataset(files: Sequence[Path]) -> Any:
-    """Return the pyarrow dataset of moments files, each checked for table and schema version."""
+def moments_dataset(files: Sequence[Path], schema: Any = MOMENTS_SCHEMA) -> Any:
+    """Return the pyarrow dataset of such files, each checked for table and schema version.
+
+    `schema` may be that of `correlations`, which has the same keys.
+    """
     for file in files:
-        check_schema(file, MOMENTS_SCHEMA)
-    return ds.dataset([str(f) for f in files], schema=MOMENTS_SCHEMA, format="parquet")
+        check_schema(file, schema)
+    return ds.dataset([str(f) for f in files], schema=schema, format="parquet")
 
 
 def row_filter(where: Where) -> Any:

@@ -1,8 +1,8 @@
-"""From arrays of moments to the rows of `moments`, one row group a (network, source, tap)."""
+"""From arrays to rows of `moments` and `correlations`: a row group a (network, source, tap)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from statsnorm.cells import InputCell, NetworkCell
-from statsnorm.tables import MOMENTS_SCHEMA, Float32, float_lists
+from statsnorm.tables import CORRELATIONS_SCHEMA, MOMENTS_SCHEMA, Float32, float_lists, int_lists
 
 Codes = NDArray[np.int64]
 
@@ -48,6 +48,8 @@ class Block:
     rows: CellRows
     mean: Float32  # (n, C)
     var: Float32  # (n, C), population variance
+    channels: tuple[int, ...] = ()  # whose correlations were kept
+    correlation: Float32 | None = None  # (n, pairs of channels)
 
 
 def moments_table(blocks: Sequence[Block]) -> tuple[Any, list[int]]:
@@ -56,15 +58,27 @@ def moments_table(blocks: Sequence[Block]) -> tuple[Any, list[int]]:
     Blocks are ordered by source, network, depth and tap; within a row group they keep the
     order given, so the table does not depend on how the work was scheduled.
     """
+    return _sharded(blocks, MOMENTS_SCHEMA, _moment_lists)
+
+
+def correlations_table(blocks: Sequence[Block]) -> tuple[Any, list[int]]:
+    """Return the same for the correlations of the blocks that have them."""
+    kept = [block for block in blocks if block.correlation is not None]
+    return _sharded(kept, CORRELATIONS_SCHEMA, _correlation_lists)
+
+
+def _sharded(
+    blocks: Sequence[Block], schema: Any, lists: Callable[[Block], dict[str, Any]]
+) -> tuple[Any, list[int]]:
     ordered = sorted(blocks, key=_order)
     tables, groups = [], []
     for _, group in groupby(
         ordered, key=lambda b: (b.network.network, b.network.source, b.tap.tap)
     ):
-        parts = [_block_table(block) for block in group]
+        parts = [_block_table(block, schema, lists(block)) for block in group]
         tables.extend(parts)
         groups.append(sum(part.num_rows for part in parts))
-    return pa.concat_tables([MOMENTS_SCHEMA.empty_table(), *tables]), groups
+    return pa.concat_tables([schema.empty_table(), *tables]), groups
 
 
 def _order(block: Block) -> tuple[Any, ...]:
@@ -72,18 +86,30 @@ def _order(block: Block) -> tuple[Any, ...]:
     return (network.source != "input", network.source, network.network, tap.depth, tap.tap)
 
 
-def _block_table(block: Block) -> Any:
+def _moment_lists(block: Block) -> dict[str, Any]:
+    return {"mean": float_lists(block.mean), "var": float_lists(block.var)}
+
+
+def _correlation_lists(block: Block) -> dict[str, Any]:
+    assert block.correlation is not None
+    return {
+        "channels": int_lists(block.channels, len(block.correlation)),
+        "correlation": float_lists(block.correlation),
+    }
+
+
+def _block_table(block: Block, schema: Any, lists: dict[str, Any]) -> Any:
     rows, n = block.rows, len(block.mean)
     columns: dict[str, Any] = {"image": _taken(rows.images, rows.image, pa.string())}
     for f in fields(InputCell):
-        kind = MOMENTS_SCHEMA.field(f.name).type
+        kind = schema.field(f.name).type
         columns[f.name] = _taken([getattr(c, f.name) for c in rows.cells], rows.cell, kind)
     for record in (block.network, block.tap):
         for f in fields(record):
-            scalar = pa.scalar(getattr(record, f.name), MOMENTS_SCHEMA.field(f.name).type)
+            scalar = pa.scalar(getattr(record, f.name), schema.field(f.name).type)
             columns[f.name] = pa.repeat(scalar, n)
-    columns["mean"], columns["var"] = float_lists(block.mean), float_lists(block.var)
-    return pa.table([columns[f.name] for f in MOMENTS_SCHEMA], schema=MOMENTS_SCHEMA)
+    columns |= lists
+    return pa.table([columns[f.name] for f in schema], schema=schema)
 
 
 def _taken(values: Sequence[Any], codes: Codes, kind: Any) -> Any:

@@ -25,8 +25,8 @@ from statsnorm.tables import SCHEMA_VERSION, SCHEMAS, TEMPORARY, read_table, wri
 
 SHARD = "shard-{:05d}"
 _OURS = (
-    *("moments", "images", "skipped", "content", "curves", "generators", "checkpoints"),
-    *("log", "locks"),
+    *("moments", "correlations", "images", "skipped", "content"),
+    *("curves", "generators", "checkpoints", "log", "locks"),
 )
 _OUR_FILES = ("run.json", "done.json", "taps.parquet", "levels.parquet", "invariance.parquet")
 

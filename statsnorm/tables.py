@@ -41,6 +41,7 @@ def _schema(name: str, columns: Mapping[str, pa.DataType], optional: Sequence[st
 _STRING, _BOOL, _INT16, _INT32, _INT64 = pa.string(), pa.bool_(), pa.int16(), pa.int32(), pa.int64()
 _FLOAT64 = pa.float64()
 _FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False))
+_INTS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 _CELL = {name: pa.type_for_alias(alias) for name, alias in ARROW_TYPES.items()}
 
 MOMENTS_SCHEMA = _schema(
@@ -59,6 +60,20 @@ MOMENTS_SCHEMA = _schema(
     },
 )
 """One row = one image at one tap, call and cell; `var` is the population variance."""
+
+CORRELATIONS_SCHEMA = _schema(
+    "correlations",
+    {
+        **{f.name: f.type for f in MOMENTS_SCHEMA if f.name not in ("mean", "var")},
+        "channels": _INTS,
+        "correlation": _FLOATS,
+    },
+)
+"""One row = one image at one tap, call and cell: `correlation` between `channels` over pixels.
+
+The n (n - 1) / 2 pairs are the upper triangle by rows: (0, 1), (0, 2), ..., (1, 2), ... of
+`channels`; a constant channel has correlation 0.
+"""
 
 CURVES_SCHEMA = _schema(
     "curves",
@@ -154,6 +169,7 @@ INVARIANCE_SCHEMA = _schema(
 
 SCHEMAS: dict[str, Any] = {
     "moments": MOMENTS_SCHEMA,
+    "correlations": CORRELATIONS_SCHEMA,
     "curves": CURVES_SCHEMA,
     "taps": TAPS_SCHEMA,
     "levels": LEVELS_SCHEMA,
@@ -186,6 +202,13 @@ def float_lists(values: Float32) -> Any:
         raise SchemaError(f"{n} rows of {channels} channels overflow one row group; smaller shards")
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel())
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat, type=_FLOATS)
+
+
+def int_lists(values: Sequence[int], n: int) -> Any:
+    """Return n Arrow lists that all hold these integers."""
+    offsets = np.arange(n + 1, dtype=np.int32) * len(values)
+    flat = np.tile(np.asarray(values, np.int32), n)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=_INTS)
 
 
 def float_matrix(column: Any) -> Float32:

@@ -18,7 +18,7 @@ from statsnorm import reader
 from statsnorm.errors import StatsnormError
 from statsnorm.reader import GROUP_KEYS, TAP_COLUMNS
 from statsnorm.rundir import Run, read_run, require_finished
-from statsnorm.tables import IMAGES_SCHEMA, SCHEMAS, float_matrix, read_table
+from statsnorm.tables import CORRELATIONS_SCHEMA, IMAGES_SCHEMA, SCHEMAS, float_matrix, read_table
 
 Floats = NDArray[np.float64]
 Runs = str | Path | Sequence[str | Path]
@@ -32,6 +32,25 @@ class MomentsMatrix(NamedTuple):
     keys: pd.DataFrame  # one row per row of mean and var
     mean: NDArray[np.float32]  # (n, C)
     var: NDArray[np.float32]  # (n, C), population variance
+
+
+class CorrelationMatrix(NamedTuple):
+    """Rows of `correlations` of one tap, the upper triangles as whole matrices."""
+
+    keys: pd.DataFrame  # one row per row of correlation
+    channels: NDArray[np.int64]  # (n,) of the tap, which rows and columns are
+    correlation: NDArray[np.float32]  # (rows, n, n), ones on the diagonal
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationArray:
+    """Correlations of one tap over named axes; a missing cell is nan."""
+
+    correlation: Floats  # axes..., pairs: the upper triangle by rows
+    channels: NDArray[np.int64]  # (n,) of the tap
+    labels: Mapping[str, list[Any]]  # axis -> its labels, in the order of the array
+    keys: Mapping[str, Any]  # every other key column -> its one value
+    missing: int  # cells without a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +108,22 @@ class Tables:
         return reader.moments_dataset(self.files)
 
     @cached_property
+    def correlation_files(self) -> tuple[Path, ...]:
+        """The correlations files, in the order of runs and shards; none in most runs."""
+        return tuple(f for run in self.runs for f in _files(run, "correlations"))
+
+    @cached_property
+    def _correlations(self) -> Any:
+        if not self.correlation_files:
+            raise StatsnormError(
+                f"{self.runs[0].path} holds no correlations; run extract with --correlations N, "
+                "the number of channels a tap to keep, e.g. 64"
+            )
+        return reader.moments_dataset(self.correlation_files, CORRELATIONS_SCHEMA)
+
+    @cached_property
     def _keys(self) -> pd.DataFrame:
-        counts = reader.key_counts(self.files)
-        columns = [*GROUP_KEYS, *TAP_COLUMNS]
-        frame = pd.DataFrame(list(counts), columns=columns)
-        frame["n_images"] = np.fromiter(counts.values(), np.int64, len(counts))
-        order = ["source", "network", "depth", *GROUP_KEYS]
-        return frame.sort_values(order, ignore_index=True)
+        return _key_frame(self.files)
 
     def keys(self) -> pd.DataFrame:
         """Return one row per distinct combination of keys and tap, with `n_images`.
@@ -104,6 +132,47 @@ class Tables:
         by_construction, n_images (rows of that combination).
         """
         return self._keys.copy()
+
+    def correlation_keys(self) -> pd.DataFrame:
+        """Return what :meth:`keys` returns, of the correlations; no rows where there are none."""
+        return _key_frame(self.correlation_files)
+
+    def correlations(self, **where: Any) -> CorrelationMatrix:
+        """Return keys (rows), channels (n,) and correlations (rows, n, n) of one tap.
+
+        Parameters
+        ----------
+        **where
+            Key column = value, or a list of values.
+
+        Raises
+        ------
+        StatsnormError
+            If no run has correlations, nothing matches, or rows keep different channels.
+        """
+        table = self._correlation_rows(where)
+        channels = _same_channels(table)
+        keys = table.drop_columns(["channels", "correlation"]).to_pandas()
+        upper = float_matrix(table.column("correlation"))
+        return CorrelationMatrix(keys, channels, full_matrices(upper, len(channels)))
+
+    def correlation_array(
+        self,
+        where: Mapping[str, Any],
+        axes: Sequence[str] = DESIGN_AXES,
+        *,
+        call: int | None = None,
+    ) -> CorrelationArray:
+        """Return the correlations of one tap as an array over `axes`; as :meth:`array`."""
+        table = self._correlation_rows(dict(where) if call is None else {**where, "call": call})
+        placed = _placed(table, axes)
+        return CorrelationArray(
+            _scatter(table.column("correlation"), placed.place, placed.shape),
+            _same_channels(table),
+            placed.labels,
+            placed.keys,
+            placed.missing,
+        )
 
     def moments(self, **where: Any) -> MomentsMatrix:
         """Return keys (n rows), mean and var (n, C) of the selected rows of one tap.
@@ -150,22 +219,14 @@ class Tables:
         StatsnormError
             If another key column has several values (they are listed), or a cell two rows.
         """
-        chosen = dict(where) if call is None else {**where, "call": call}
-        table = self.rows(chosen)
-        others = [name for name in GROUP_KEYS if name not in axes]
-        if found := reader.varying(table, others):
-            raise reader.ambiguous(found)
-        coded = [reader.axis_codes(table.column(name)) for name in axes]
-        shape = tuple(len(labels) for _, labels in coded)
-        place = np.ravel_multi_index([codes for codes, _ in coded], shape)
-        if (twice := np.bincount(place)).max() > 1:
-            raise StatsnormError(f"{(twice > 1).sum()} cells have several rows; one run at a time")
+        table = self.rows(dict(where) if call is None else {**where, "call": call})
+        placed = _placed(table, axes)
         return CellArray(
-            _scatter(table.column("mean"), place, shape),
-            _scatter(table.column("var"), place, shape),
-            {name: labels for name, (_, labels) in zip(axes, coded, strict=True)},
-            {name: table.column(name)[0].as_py() for name in (*others, *TAP_COLUMNS)},
-            int(np.prod(shape)) - len(place),
+            _scatter(table.column("mean"), placed.place, placed.shape),
+            _scatter(table.column("var"), placed.place, placed.shape),
+            placed.labels,
+            placed.keys,
+            placed.missing,
         )
 
     def eps(self, **keys: Any) -> float:
@@ -214,16 +275,14 @@ class Tables:
         """Return the selected rows as a pyarrow table; raise StatsnormError if there are none."""
         table = reader.read_rows(self.dataset, where, columns)
         if not table.num_rows:
-            raise self._nothing(where)
+            raise _nothing(self._keys, where)
         return table
 
-    def _nothing(self, where: Mapping[str, Any]) -> StatsnormError:
-        keys = self._keys
-        for name, wanted in where.items():
-            if name in keys and not set(np.atleast_1d(wanted).tolist()) & set(keys[name]):
-                known = ", ".join(map(repr, sorted(set(keys[name]))[:12]))
-                return StatsnormError(f"no rows with {name}={wanted!r}; there are {known}")
-        return StatsnormError(f"no rows with {dict(where)!r} together")
+    def _correlation_rows(self, where: Mapping[str, Any]) -> Any:
+        table = reader.read_rows(self._correlations, where)
+        if not table.num_rows:
+            raise _nothing(self.correlation_keys(), where)
+        return table
 
     def _single(self, name: str) -> pd.DataFrame:
         paths = [run.path / f"{name}.parquet" for run in self.runs]
@@ -231,6 +290,70 @@ class Tables:
 
     def _sharded(self, name: str) -> pd.DataFrame:
         return _concat(name, [f for run in self.runs for f in _files(run, name)])
+
+
+def full_matrices(upper: NDArray[Any], n: int) -> NDArray[Any]:
+    """Return symmetric matrices (..., n, n) with unit diagonal from upper triangles by rows.
+
+    >>> full_matrices(np.array([0.5]), 2)
+    array([[1. , 0.5],
+           [0.5, 1. ]])
+    """
+    full = np.ones((*upper.shape[:-1], n, n), upper.dtype)
+    rows, columns = np.triu_indices(n, 1)
+    full[..., rows, columns] = full[..., columns, rows] = upper
+    return full
+
+
+class _Placed(NamedTuple):
+    """Where the rows of a table go in an array over axes."""
+
+    place: NDArray[np.int64]
+    shape: tuple[int, ...]
+    labels: dict[str, list[Any]]
+    keys: dict[str, Any]
+    missing: int
+
+
+def _placed(table: Any, axes: Sequence[str]) -> _Placed:
+    others = [name for name in GROUP_KEYS if name not in axes]
+    if found := reader.varying(table, others):
+        raise reader.ambiguous(found)
+    coded = [reader.axis_codes(table.column(name)) for name in axes]
+    shape = tuple(len(labels) for _, labels in coded)
+    place = np.ravel_multi_index([codes for codes, _ in coded], shape)
+    if (twice := np.bincount(place)).max() > 1:
+        raise StatsnormError(f"{(twice > 1).sum()} cells have several rows; one run at a time")
+    labels = {name: labels for name, (_, labels) in zip(axes, coded, strict=True)}
+    keys = {name: table.column(name)[0].as_py() for name in (*others, *TAP_COLUMNS)}
+    return _Placed(place, shape, labels, keys, int(np.prod(shape)) - len(place))
+
+
+def _key_frame(files: Sequence[Path]) -> pd.DataFrame:
+    counts = reader.key_counts(files)
+    frame = pd.DataFrame(list(counts), columns=[*GROUP_KEYS, *TAP_COLUMNS])
+    frame["n_images"] = np.fromiter(counts.values(), np.int64, len(counts))
+    order = ["source", "network", "depth", *GROUP_KEYS]
+    return frame.sort_values(order, ignore_index=True)
+
+
+def _nothing(keys: pd.DataFrame, where: Mapping[str, Any]) -> StatsnormError:
+    for name, wanted in where.items():
+        if name in keys and not set(np.atleast_1d(wanted).tolist()) & set(keys[name]):
+            known = ", ".join(map(repr, sorted(set(keys[name]))[:12]))
+            return StatsnormError(f"no rows with {name}={wanted!r}; there are {known}")
+    return StatsnormError(f"no rows with {dict(where)!r} together")
+
+
+def _same_channels(table: Any) -> NDArray[np.int64]:
+    column = table.column("channels").combine_chunks()
+    counts = np.diff(np.asarray(column.offsets))
+    flat = column.flatten().to_numpy()
+    if len(set(counts.tolist())) > 1 or (flat.reshape(len(counts), -1) != flat[: counts[0]]).any():
+        raise StatsnormError(
+            "rows keep different channels (other seeds or limits); select rows of one tap and run"
+        )
+    return np.asarray(flat[: counts[0]], np.int64)
 
 
 def _scatter(column: Any, place: Any, shape: tuple[int, ...]) -> Floats:

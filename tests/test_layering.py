@@ -16,6 +16,7 @@ TORCH_SIDE = (
     "engines",
     "training",
     "moments",
+    "correlations",
     "taps",
     "freeze",
     "invariance",

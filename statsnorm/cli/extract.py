@@ -183,6 +183,22 @@ from statsnorm.cli import options
     help="Pixels of the largest image that is decoded.",
 )
 @click.option("--invariance", is_flag=True, help="Also test the first layer's invariances.")
+@click.option(
+    "--correlations",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Also keep the correlations between at most N channels of a tap; of more channels, "
+    "those of a seeded draw.",
+)
+@click.option(
+    "--correlation-taps",
+    multiple=True,
+    callback=options.split_commas,
+    metavar="NAME|KIND|GLOB",
+    help="Only at these taps; at all by default.",
+)
 @click.option("--dry-run", is_flag=True, help="Images, rows, bytes and time; writes nothing.")
 @options.seed
 @click.pass_context

@@ -63,7 +63,8 @@ class Measured:
     """What one variant gave so far: one row per input, all taps side by side."""
 
     spans: list[tuple[Tap, bool, int]]  # tap, whether of the VGG of the output, channels
-    values: list[Floats] = field(default_factory=list)  # (n, 2 sum C): means, then variances
+    # (n, 2 sum C + sum pairs): all means, then all variances, then correlations
+    values: list[Floats] = field(default_factory=list)
     image: list[NDArray[np.int64]] = field(default_factory=list)  # place in the shard
     cell: list[NDArray[np.int64]] = field(default_factory=list)
 
@@ -124,22 +125,32 @@ class Meter:
                 images=tuple(images), cells=tuple(self.cells), image=image[order], cell=cell[order]
             )
             values = np.concatenate(kept.values)[order]
-            width, start = values.shape[1] // 2, 0
+            width, start = sum(channels for _, _, channels in kept.spans), 0
+            pair = 2 * width
             for tap, of_output, channels in kept.spans:
                 network = variant.cell
                 if of_output and self.variants.output:
                     network = self.variants.output.cell(network)
                 mean = values[:, start : start + channels]
                 var = values[:, width + start : width + start + channels]
+                rho = values[:, pair : pair + tap.pairs] if tap.correlated else None
                 blocks.append(
-                    Block(network=network, tap=tap_columns(tap), rows=rows, mean=mean, var=var)
+                    Block(
+                        network=network,
+                        tap=tap_columns(tap),
+                        rows=rows,
+                        mean=mean,
+                        var=var,
+                        channels=tap.correlated,
+                        correlation=rho,
+                    )
                 )
-                start += channels
+                start, pair = start + channels, pair + tap.pairs
         self.measured.clear()
         return blocks
 
     def _forward(self, variant: Variant, x: Tensor) -> Tensor:
-        """Return (B, 2 sum C) on the device; halve the batch when its memory is too small."""
+        """Return rows of `Measured.values` on the device; halve the batch if memory is short."""
         try:
             return self._rows(variant, x)
         except torch.cuda.OutOfMemoryError:
@@ -182,7 +193,7 @@ class Meter:
         images: Sequence[str],
     ) -> NonFiniteError:
         row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
-        width, start = found.shape[1] // 2, 0
+        width, start = sum(channels for _, _, channels in spans), 0
         name = "?"
         for tap, of_output, channels in spans:
             part = found[row, [*range(start, start + channels)]]
@@ -219,8 +230,9 @@ def _moments(
 
 
 def _flat(found: Sequence[ChannelMoments]) -> Tensor:
-    """Return all means, then all variances, side by side: (B, 2 sum C), float32."""
-    return torch.cat([m.mean.float() for m in found] + [m.var.float() for m in found], dim=1)
+    """Return all means, all variances, all correlations side by side, float32."""
+    parts = [m.mean.float() for m in found] + [m.var.float() for m in found]
+    return torch.cat(parts + [m.correlation for m in found if m.correlation is not None], dim=1)
 
 
 @cache

@@ -53,6 +53,8 @@ class ExtractConfig:
     pixel_limit: int = PIXEL_LIMIT
     seed: int = 0
     invariance: bool = False
+    correlations: int = 0
+    correlation_taps: tuple[str, ...] = ()
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -68,6 +70,15 @@ class ExtractConfig:
         for name in ("size", "batch_size", "shard_size", "pixel_limit"):
             if getattr(self, name) < 1:
                 raise StatsnormError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.correlations < 0 or self.correlations == 1:
+            raise StatsnormError(
+                f"correlations must be 0 (none) or at least 2 channels, got {self.correlations}"
+            )
+        if self.correlation_taps and not self.correlations:
+            raise StatsnormError(
+                f"correlation tap {self.correlation_taps[0]!r} needs --correlations N, the number "
+                "of channels to keep"
+            )
         if self.untrained < 0:
             raise StatsnormError(f"untrained must not be negative, got {self.untrained}")
         if not self.networks or not self.conditions or not self.treatments:

@@ -87,6 +87,8 @@ def extract(
     dry_run: bool = False,
     seed: int = 0,
     invariance: bool = False,
+    correlations: int = 0,
+    correlation_taps: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Reduce every tapped activation to its per-image, per-channel mean and variance.
@@ -166,6 +168,12 @@ def extract(
         Of the placebos' draws, the pilot images, and the untrained networks.
     invariance : bool
         Also test the invariances of method.md 2.5.
+    correlations : int
+        Also keep, per image, the correlations between at most so many channels of a tap, at
+        least 2; of more channels those of a draw by `seed`, the same at all taps of one width.
+        0 for none. See :mod:`statsnorm.correlations`.
+    correlation_taps : sequence of str, optional
+        Names, kinds or globs of the taps that keep them; all that are read by default.
     progress : callable, optional
         Called with forward passes done, all there are, and a word.
 
@@ -213,6 +221,8 @@ def extract(
         pixel_limit=pixel_limit,
         seed=seed,
         invariance=invariance,
+        correlations=correlations,
+        correlation_taps=tuple(correlation_taps or ()),
         compile=compile,
     )
     if compile:
@@ -245,7 +255,11 @@ def prepare(config: ExtractConfig, *, device: str) -> tuple[Feed, Variants]:
         feed = Feed(config=config, inputs=inputs, parameters=parameters)
         reference = reference_batches(feed, device=device)
         made = plan_variants(config, networks, reference=reference, device=device)
-    return feed, Variants(all=made, output=output)
+    variants = Variants(all=made, output=output)
+    if config.correlations:
+        most, taps = config.correlations, config.correlation_taps
+        variants = variants.correlated(most, taps, seed=config.seed)
+    return feed, variants
 
 
 def resolve_device(name: str) -> str:
@@ -295,7 +309,12 @@ def _open(
     files = ["taps.parquet", "levels.parquet", *(["invariance.parquet"] * config.invariance)]
     expected = Expected(
         shards=-(-len(feed.inputs.refs) // config.shard_size),
-        sharded=("images", "skipped", *(("content",) if content else ()), "moments"),
+        sharded=(
+            *("images", "skipped"),
+            *(("content",) if content else ()),
+            *(("correlations",) if config.correlations else ()),
+            "moments",
+        ),
         files=tuple(files),
     )
     return open_run(out, science, expected=expected, restart=restart)

@@ -23,7 +23,7 @@ from statsnorm.extraction.variants import Variant, Variants
 from statsnorm.images.decode import Decoded, decode
 from statsnorm.images.names import safe_name
 from statsnorm.images.sources import ImageRef
-from statsnorm.rows import moments_table
+from statsnorm.rows import correlations_table, moments_table
 from statsnorm.rundir import Run
 from statsnorm.tables import CONTENT_SCHEMA, SKIPPED_SCHEMA, images_schema, write_table
 
@@ -116,7 +116,7 @@ class ShardWork:
     def tables(self) -> Tables:
         """Return the tables of the shard."""
         names = [one.ref.image for one in self.loaded]
-        moments, groups = moments_table(self.meter.blocks(names) if names else [])
+        blocks = self.meter.blocks(names) if names else []
         skipped = [{"image": e.image, "stage": e.stage, "reason": e.reason} for e in self.skipped]
         tables: Tables = {
             "images": (self._images(), None),
@@ -125,7 +125,9 @@ class ShardWork:
         if self.job.with_content:
             table = pa.Table.from_pylist(self.content, schema=CONTENT_SCHEMA)
             tables["content"] = (table, None)
-        tables["moments"] = (moments, groups)  # last: it marks the shard finished
+        if self.job.feed.config.correlations:
+            tables["correlations"] = correlations_table(blocks)
+        tables["moments"] = moments_table(blocks)  # last: it marks the shard finished
         return tables
 
     def _measure(

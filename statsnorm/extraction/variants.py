@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statsnorm.cells import NetworkCell
+from statsnorm.correlations import drawn_channels
 from statsnorm.errors import StatsnormError, unknown
 from statsnorm.extraction.plan import ExtractConfig
 from statsnorm.freeze import batch_statistics, freeze
@@ -57,6 +58,31 @@ class Variants:
 
     all: tuple[Variant, ...]
     output: OutputVgg | None
+
+    def correlated(self, channels: int, patterns: Sequence[str], *, seed: int) -> Variants:
+        """Return the variants with correlations of at most so many channels at some taps.
+
+        Taps of one channel have none.
+
+        Raises
+        ------
+        StatsnormError
+            If a pattern matches no tap that is read.
+        """
+        read = [tap for variant in self.all for tap in variant.taps]
+        read += self.output.taps if self.output else ()
+        chosen = set(select_taps(read, patterns or ["*"]))
+
+        def marked(taps: tuple[Tap, ...]) -> tuple[Tap, ...]:
+            return tuple(
+                replace(tap, correlated=drawn_channels(tap.channels, channels, seed=seed))
+                if tap in chosen and tap.channels > 1
+                else tap
+                for tap in taps
+            )
+
+        output = self.output and replace(self.output, taps=marked(self.output.taps))
+        return Variants(all=tuple(replace(v, taps=marked(v.taps)) for v in self.all), output=output)
 
     def __iter__(self) -> Iterator[Variant]:
         """Iterate over the variants."""
@@ -206,7 +232,17 @@ def describe_variants(config: ExtractConfig, variants: Variants) -> dict[str, An
         "batch_kind": config.batch_kind,
         "composed_batch_size": config.batch_size if composed else None,
         "precision": config.precision,
+        **_describe_correlations(config, variants),
     }
+
+
+def _describe_correlations(config: ExtractConfig, variants: Variants) -> dict[str, Any]:
+    if not config.correlations:
+        return {}  # the hash of a run without them is what it was before there were any
+    taps = [tap for variant in variants for tap in variant.taps]
+    taps += variants.output.taps if variants.output else ()
+    names = dict.fromkeys(tap.label for tap in taps if tap.correlated)
+    return {"correlations": {"channels": config.correlations, "taps": list(names)}}
 
 
 class _Survey:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from statsnorm.correlations import channel_correlations
 from statsnorm.errors import StatsnormError, unknown
 from statsnorm.moments import ChannelMoments, channel_moments
 from statsnorm.networks import Network
@@ -130,6 +132,9 @@ def forward_moments(
     def visit(site: Site, call: int, _module: nn.Module, x: Tensor) -> None:
         if tap := wanted.get((site, call)):
             found[tap] = channel_moments(x, tap.layout, tap.drop_tokens)
+            if tap.correlated:
+                rho = channel_correlations(x, tap.correlated, tap.layout, tap.drop_tokens)
+                found[tap] = replace(found[tap], correlation=rho)
             if stop and len(found) == len(wanted):
                 raise _Reached
 

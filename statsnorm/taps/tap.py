@@ -38,6 +38,7 @@ class Tap:
     eps: float  # of the normaliser at this tap; 0 where there is none
     by_construction: tuple[bool, ...]  # per channel: a normaliser fixes the moments here
     drop_tokens: int = 0  # class and register tokens left out of the moments
+    correlated: tuple[int, ...] = ()  # channels whose correlations are kept too
 
     @property
     def site(self) -> Site:
@@ -48,6 +49,11 @@ class Tap:
     def pixels(self) -> int:
         """How many pixels or tokens are reduced."""
         return self.height * self.width
+
+    @property
+    def pairs(self) -> int:
+        """How many correlations are kept of each image."""
+        return len(self.correlated) * (len(self.correlated) - 1) // 2
 
     @property
     def label(self) -> str:
