@@ -112,6 +112,8 @@ def finished(photos, tmp_path_factory):
         (("--condition", "orignal"), ("unknown condition 'orignal'", "'original'")),
         (("--condition", "sharp"), ("unknown condition 'sharp'", "NAME=DIR")),
         (("--condition", "sharp=/nowhere"), ("'/nowhere'", "NAME=DIR")),
+        (("--condition", "styles-99"), ("'styles-99'", "the generator has 26")),
+        (("--condition", "gains-99"), ("'gains-99'", "1 to 90")),
         (("--precision", "fp31"), ("'--precision': 'fp31'", "'fp32', 'tf32', 'bf16'")),
         (("--treatment", "frozn:prefix"), ("treatment 'frozn:prefix'", "'frozen:prefix'")),
         (("--treatment", "frozen:prefix"), ("'frozen:prefix'", "--reference SRC")),

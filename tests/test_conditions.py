@@ -24,9 +24,13 @@ from statsnorm.images.conditions import (
     NEEDS_PARAMETERS,
     NEEDS_STYLE,
     apply_condition,
+    check_condition,
+    draws_style,
+    needs_style,
     placebo_index,
 )
 from statsnorm.images.decode import decode
+from statsnorm.images.doses import dose_of, dose_styles
 from statsnorm.images.placebo import tune_placebo_strength
 from statsnorm.images.sources import find_images
 from statsnorm.images.stylise import FilterStyles
@@ -304,3 +308,77 @@ def test_placebo_that_changes_nothing_has_ratio_one_and_full_strength(photos):
     assert match.strength == 1.0
     assert match.matched
     assert match.ratio == pytest.approx(1, abs=1e-5)
+
+
+DOSES = ("styles-1", "styles-3", "blend-40", "gains-60")
+
+
+@pytest.mark.parametrize("name", DOSES)
+def test_doses_keep_shape_and_do_not_depend_on_the_batch(photos, name):
+    x = photos[:6]
+    whole = treated(name, x)
+    assert whole.shape == x.shape
+    assert torch.isfinite(whole).all()
+    one = apply_condition(
+        name, x[4:5], content=x[4:5], stylise=FilterStyles(), index="sepia", images=[NAMES[4]],
+        seed=0,
+    )  # fmt: skip
+    torch.testing.assert_close(one, whole[4:5], rtol=0, atol=1e-6)
+
+
+def test_the_ends_of_the_doses_are_the_conditions_themselves(photos):
+    x = photos[:6]
+    style = treated("style", x)
+    assert torch.equal(treated("styles-1", x), style)
+    assert torch.equal(treated("blend-100", x), style)
+    torch.testing.assert_close(treated("blend-25", x), x + 0.25 * (style - x))
+
+
+def test_more_styles_are_drawn_and_each_is_one_of_the_set(photos):
+    generator = FilterStyles()
+    x = photos[:12]
+    among = dose_styles(generator.indices, 3, first="sepia", seed=0)
+    assert among[0] == "sepia"
+    assert len(set(among)) == 3
+    assert dose_styles(generator.indices, 5, first="sepia", seed=0)[:3] == among
+    assert dose_styles(generator.indices, 5, first="sepia", seed=1)[:3] != among
+    y = treated("styles-3", x)
+    rendered = {index: generator(x, index) for index in among}
+    chosen = {
+        next(index for index in among if torch.equal(y[i], rendered[index][i])) for i in range(12)
+    }
+    assert len(chosen) == 3
+
+
+def test_gains_scale_about_mid_grey_by_less_than_their_spread(photos):
+    x = photos[:8]
+    y = treated("gains-60", x)
+    gain = ((y - 0.5) * (x - 0.5)).sum(dim=(1, 2, 3)) / (x - 0.5).square().sum(dim=(1, 2, 3))
+    assert ((gain > 0.4) & (gain <= 1)).all()
+    assert gain.std() > 0.05
+    torch.testing.assert_close(y, 0.5 + gain.view(-1, 1, 1, 1) * (x - 0.5))
+    assert not torch.equal(y, treated("gains-60", x, seed=1))
+
+
+def test_dose_names_are_told_from_others():
+    assert [needs_style(name) for name in DOSES] == [True, True, True, False]
+    assert [draws_style(name) for name in DOSES] == [True, True, False, False]
+    for name in (
+        "styles-0",
+        "styles-",
+        "styles-04",
+        "style-4",
+        "blend-2.5",
+        "gains--3",
+        "styles-4x",
+    ):
+        assert dose_of(name) is None
+        with pytest.raises(StatsnormError, match="unknown condition"):
+            check_condition(name)
+    with pytest.raises(StatsnormError, match="must be 1 to 90, got 95"):
+        check_condition("gains-95")
+
+
+def test_more_styles_than_there_are_is_an_error(photos):
+    with pytest.raises(StatsnormError, match="needs 99 styles, the generator has"):
+        treated("styles-99", photos[:2])

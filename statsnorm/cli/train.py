@@ -130,15 +130,13 @@ def train(ctx: click.Context, /, resume: bool, conditions: tuple[str, ...], **ch
             --norm in,bn --condition original,contrast,style --iterations 2000 --out runs/figure1
     """
     from statsnorm.cli.progress import progress_bar
-    from statsnorm.errors import unknown
-    from statsnorm.images.conditions import BUILT_IN
+    from statsnorm.images.conditions import check_condition
     from statsnorm.images.sources import find_images
     from statsnorm.rundir import info, skipped_lines
     from statsnorm.training import train as run_training
 
     for name in conditions:
-        if name not in BUILT_IN:
-            raise unknown("condition", name, BUILT_IN)
+        check_condition(name)
     targets = [
         path
         for t in choices.pop("target")

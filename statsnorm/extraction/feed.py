@@ -16,7 +16,7 @@ from torch import Tensor
 
 from statsnorm.extraction.plan import ExtractConfig, Inputs, style_index, styled
 from statsnorm.images.colour import restore_luminance
-from statsnorm.images.conditions import apply_condition
+from statsnorm.images.conditions import apply_condition, draws_style
 from statsnorm.images.contrast import apply_level
 from statsnorm.images.design import Design, StyleSpec
 from statsnorm.images.stylise import StyleGenerator, style_image
@@ -177,9 +177,9 @@ class Feed:
 def condition_styles(config: ExtractConfig, inputs: Inputs, condition: str) -> BatchedStyles:
     """Return the generator of the conditions style, ck and placebo, blended as asked.
 
-    A placebo has few images a style: one at a time, so nothing is padded in vain.
+    Where each image draws its style, few share one: one at a time, so nothing is padded in vain.
     """
-    size = 1 if condition.startswith("placebo") else config.batch_size
+    size = 1 if draws_style(condition) else config.batch_size
     generator = inputs.generators[config.style_generator]
     return BatchedStyles(generator, size, config.strength, config.restore)
 

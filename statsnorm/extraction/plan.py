@@ -10,9 +10,10 @@ from typing import Any
 
 from statsnorm.cells import InputCell
 from statsnorm.errors import StatsnormError, unknown
-from statsnorm.images.conditions import BUILT_IN, NEEDS_STYLE
+from statsnorm.images.conditions import BUILT_IN, check_condition, needs_style
 from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, StyleSpec
+from statsnorm.images.doses import check_doses, dose_of
 from statsnorm.images.sources import ImageRef, find_images, pair_directory
 from statsnorm.images.styles import check_strength, generator_name, style_indices
 from statsnorm.images.stylise import StyleGenerator, check_side, load_style_generator
@@ -172,7 +173,7 @@ def describe_inputs(config: ExtractConfig, inputs: Inputs) -> dict[str, Any]:
 
 def styled(conditions: Sequence[str]) -> bool:
     """Return whether a condition needs the style generator; blur is matched to `style`."""
-    return bool(set(conditions) & {*NEEDS_STYLE, "blur"})
+    return any(needs_style(name) or name == "blur" for name in conditions)
 
 
 def style_index(config: ExtractConfig, inputs: Inputs) -> str:
@@ -189,13 +190,13 @@ def _split_conditions(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, 
     for condition in asked:
         name, equals, folder = condition.partition("=")
         if equals:
-            if not name or not folder or name in BUILT_IN:
+            if not name or not folder or name in BUILT_IN or dose_of(name):
                 raise StatsnormError(
                     f"condition {condition!r} must be NAME=DIR with a name of your own"
                 )
             folders[name] = folder
-        elif name not in BUILT_IN:
-            raise unknown("condition", name, (*BUILT_IN, "NAME=DIR"))
+        else:
+            check_condition(name, also=["NAME=DIR"])
     names = list(dict.fromkeys(condition.partition("=")[0] for condition in asked))
     return tuple(sorted(names, key=lambda name: name != "original")), folders
 
@@ -219,7 +220,10 @@ def _generators(
         specs.add(config.style_generator)
     if specs - {"", "filters"}:
         check_side(config.size, config.size)
-    return {spec: load_style_generator(spec, device=device) for spec in sorted(specs - {""})}
+    found = {spec: load_style_generator(spec, device=device) for spec in sorted(specs - {""})}
+    if styled(conditions):
+        check_doses(conditions, found[config.style_generator].indices)
+    return found
 
 
 def _reference(config: ExtractConfig) -> tuple[ImageRef, ...]:

@@ -16,13 +16,19 @@
 | clahe | b5 | local, contrast-limited equalisation of luminance |
 | match-luminance | S-perp | luminance histogram of the plain content, by rank |
 | match-rgb | S-perp | RGB mean and covariance of the plain content |
+| styles-K | dose of style | each image in one of K styles, drawn; `styles-1` is `style` |
+| blend-P | dose of style | P per cent of the way from the plain image to `style` |
+| gains-P | dose of contrast | gain about mid-grey drawn for each image from 1 - P/100 to 1 |
+
+The last three take a whole number, as in `styles-4` (method.md 5.1). The K styles begin with that
+of `style` and are nested: `styles-8` has those of `styles-4`. A draw depends on the seed and the
+image's name alone, so training and extraction agree where seed, style and image names do.
 
 All are float and unclipped, and treat each image by itself.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +48,7 @@ from statsnorm.images.colour import (
     standardise_luminance,
     whiten,
 )
+from statsnorm.images.doses import DOSES, check_doses, dose_of, dose_styles, draw
 from statsnorm.images.stylise import StyleGenerator, style_image
 
 _NO_PARAMETERS: Mapping[str, float] = {}
@@ -63,7 +70,7 @@ def apply_condition(
     Parameters
     ----------
     name : str
-        One of :data:`BUILT_IN`.
+        One of :data:`BUILT_IN`, or a dose of :data:`DOSES` such as `styles-4`.
     x : Tensor, shape (N, 3, H, W)
         The images of a cell: plain, or already styled and at some contrast in a design.
     content : Tensor, shape (N, 3, H, W)
@@ -71,11 +78,11 @@ def apply_condition(
     stylise : StyleGenerator or None
         Needed by the conditions in :data:`NEEDS_STYLE`.
     index : str
-        Style of `style` and `ck`.
+        Style of `style`, `ck` and `blend-P`, and the first of `styles-K`.
     images : sequence of str, length N
-        Names; with `seed` they alone decide which style an image draws as a placebo.
+        Names; with `seed` they alone decide which style or gain an image draws.
     seed : int
-        Seed of the placebo's draw.
+        Seed of the draws.
     parameters : mapping
         `blur_sigma` for `blur` (:func:`statsnorm.images.blur.matching_sigma`) and
         `placebo_strength` for `placebo-matched`
@@ -91,15 +98,44 @@ def apply_condition(
     StatsnormError
         If the name is unknown, or a generator, style or parameter that it needs is missing.
     """
-    if name not in _CONDITIONS:
-        raise unknown("condition", name, BUILT_IN)
-    if name in NEEDS_STYLE and stylise is None:
+    check_condition(name)
+    if needs_style(name) and stylise is None:
         raise StatsnormError(f"condition {name!r} needs a style generator")
     for key in NEEDS_PARAMETERS.get(name, ()):
         if key not in parameters:
             raise StatsnormError(f"condition {name!r} needs the parameter {key!r}")
     assert len(images) == len(x) == len(content), "one name and one content an image"
-    return _CONDITIONS[name](x, _Context(content, stylise, index, images, seed, parameters))
+    context = _Context(content, stylise, index, images, seed, parameters)
+    if dose := dose_of(name):
+        return _DOSES[dose.kind](x, context, dose.amount)
+    return _CONDITIONS[name](x, context)
+
+
+def check_condition(name: str, *, also: Sequence[str] = ()) -> None:
+    """Raise StatsnormError unless `name` is built in or a dose within its bounds.
+
+    `also` are further forms that the message offers.
+    """
+    dose = dose_of(name)
+    if dose is None and name not in _CONDITIONS:
+        forms = [f"{kind}-{'K' if kind == 'styles' else 'P'}" for kind in DOSES]
+        raise unknown("condition", name, (*BUILT_IN, *forms, *also))
+    if dose and not dose.amount <= DOSES[dose.kind]:
+        raise StatsnormError(
+            f"condition {name!r}: the number must be 1 to {DOSES[dose.kind]}, got {dose.amount}"
+        )
+
+
+def needs_style(name: str) -> bool:
+    """Return whether a condition needs a style generator."""
+    dose = dose_of(name)
+    return name in NEEDS_STYLE if dose is None else dose.kind != "gains"
+
+
+def draws_style(name: str) -> bool:
+    """Return whether each image of a condition draws its own style."""
+    dose = dose_of(name)
+    return name.startswith("placebo") if dose is None else dose.kind == "styles"
 
 
 def placebo_index(image: str, indices: Sequence[str], *, seed: int) -> str:
@@ -108,15 +144,21 @@ def placebo_index(image: str, indices: Sequence[str], *, seed: int) -> str:
     >>> placebo_index("a.jpg", ("0", "1", "2"), seed=0)
     '0'
     """
-    digest = hashlib.sha256(f"placebo:{seed}:{image}".encode()).digest()
-    return indices[int.from_bytes(digest[:8], "big") % len(indices)]
+    return indices[draw("placebo", image, seed) % len(indices)]
 
 
 def style_at_random(
-    x: Tensor, generator: StyleGenerator, images: Sequence[str], *, seed: int, strength: float
+    x: Tensor,
+    generator: StyleGenerator,
+    images: Sequence[str],
+    *,
+    seed: int,
+    strength: float,
+    indices: Sequence[str] = (),
 ) -> Tensor:
-    """Return each image in the style that its name draws (:func:`placebo_index`)."""
-    drawn = [placebo_index(image, generator.indices, seed=seed) for image in images]
+    """Return each image in the style that its name draws from `indices`, by default from all."""
+    among = indices or generator.indices
+    drawn = [placebo_index(image, among, seed=seed) for image in images]
     styled = torch.empty_like(x)
     for index in sorted(set(drawn)):
         mine = [i for i, d in enumerate(drawn) if d == index]
@@ -135,13 +177,26 @@ class _Context:
     seed: int
     parameters: Mapping[str, float]
 
-    def style(self, x: Tensor) -> Tensor:
+    def style(self, x: Tensor, strength: float = 1.0) -> Tensor:
         assert self.stylise is not None, "checked by apply_condition"
-        return style_image(x, self.stylise, self.index, strength=1.0, restore="none")
+        return style_image(x, self.stylise, self.index, strength=strength, restore="none")
 
     def placebo(self, x: Tensor, strength: float) -> Tensor:
         assert self.stylise is not None, "checked by apply_condition"
         return style_at_random(x, self.stylise, self.images, seed=self.seed, strength=strength)
+
+    def styles(self, x: Tensor, count: int) -> Tensor:
+        assert self.stylise is not None, "checked by apply_condition"
+        check_doses([f"styles-{count}"], self.stylise.indices)
+        among = dose_styles(self.stylise.indices, count, first=self.index, seed=self.seed)
+        seed, names = self.seed, self.images
+        return style_at_random(x, self.stylise, names, seed=seed, strength=1.0, indices=among)
+
+    def gains(self, x: Tensor, spread: float) -> Tensor:
+        """Return each image at its own gain about mid-grey, uniform in (1 - spread, 1]."""
+        shares = [draw("gains", image, self.seed) / 2**64 for image in self.images]
+        gain = torch.tensor([1 - spread * share for share in shares], dtype=x.dtype)
+        return 0.5 + gain.to(x.device).view(-1, 1, 1, 1) * (x - 0.5)
 
 
 _CONDITIONS: dict[str, Callable[[Tensor, _Context], Tensor]] = {
@@ -159,6 +214,11 @@ _CONDITIONS: dict[str, Callable[[Tensor, _Context], Tensor]] = {
     "clahe": lambda x, _: clahe(x),
     "match-luminance": lambda x, c: match_luminance(x, c.content),
     "match-rgb": lambda x, c: match_rgb(x, c.content),
+}
+_DOSES: dict[str, Callable[[Tensor, _Context, int], Tensor]] = {
+    "styles": lambda x, c, n: c.styles(x, n),
+    "blend": lambda x, c, n: c.style(x, n / 100),
+    "gains": lambda x, c, n: c.gains(x, n / 100),
 }
 BUILT_IN: tuple[str, ...] = tuple(_CONDITIONS)
 NEEDS_STYLE = frozenset({"style", "ck", "placebo", "placebo-matched"})

@@ -21,8 +21,9 @@ from statsnorm.generators import (
     generator_file,
     kept_iterations,
 )
-from statsnorm.images.conditions import BUILT_IN, NEEDS_STYLE
+from statsnorm.images.conditions import check_condition, needs_style
 from statsnorm.images.decode import PIXEL_LIMIT, decode
+from statsnorm.images.doses import check_doses
 from statsnorm.images.sources import find_images
 from statsnorm.images.stylise import load_style_generator
 from statsnorm.networks import load_network
@@ -114,7 +115,8 @@ def train(
     """
     check_names("statistics", [statistics], STATISTICS)
     check_names("precision", [precision], ("fp32", "tf32", "bf16"))
-    check_names("condition", list(condition), BUILT_IN)
+    for name in condition:
+        check_condition(name)
     config = TrainConfig(
         targets=_block_targets(target, blocks),
         norms=tuple(norm),
@@ -143,8 +145,9 @@ def train(
     keep_freed_memory()
     vgg = _on(load_network(loss, weights=weights), where)
     found = decode_all(find_images(images), size=size, pixel_limit=pixel_limit)
-    needs_style = {*NEEDS_STYLE, "blur"} & set(config.conditions)  # blur is matched to style
-    stylise = load_style_generator(style_generator, device=where) if needs_style else None
+    styled = any(needs_style(c) or c == "blur" for c in config.conditions)  # blur: as `style`
+    stylise = load_style_generator(style_generator, device=where) if styled else None
+    check_doses(config.conditions, stylise.indices if stylise else ())
     parameters = tuned_parameters(config, found, stylise, where)
     cells = training_cells(config)
     targets = {t: decode(Path(t), size=size, pixel_limit=pixel_limit) for t in set(config.targets)}
