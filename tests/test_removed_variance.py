@@ -22,6 +22,7 @@ from statsnorm.decisions import (
 )
 from statsnorm.errors import StatsnormError
 from statsnorm.removal import specifications
+from statsnorm.removal.claims import style_scope
 from statsnorm.removal.crossed import find_designs, load_members
 from statsnorm.removal.evidence import spread
 from statsnorm.removal.ratios import ratio, ratio_of_ratios, standard_error
@@ -192,6 +193,19 @@ def test_one_generator_that_disagrees_is_factor_dependent():
     assert verdicts(found)["H5a"] == FACTOR_DEPENDENT
     sentence = next(c.sentence for c in found.claims if c.hypothesis == "H5a")
     assert "filters contradicted" in sentence
+
+
+@pytest.mark.parametrize(("styles", "scope"), [(24, ""), (21, "(cin26, filters, gram styles)")])
+def test_a_general_verdict_needs_three_generators_with_styles_enough(styles, scope):
+    tables = planted_study(
+        np.random.default_rng(13),
+        styles=styles,  # 8 a generator, or 7
+        generators=("cin26", "filters", "gram"),
+        channels=4,
+        conditions=False,
+    )
+    frames = removed_variance.summarise(tables)
+    assert style_scope(studies(frames, PLAN)[0], PLAN) == scope
 
 
 def test_affine_maps_of_channels_change_nothing(planted):

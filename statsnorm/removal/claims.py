@@ -103,11 +103,21 @@ def judging_taps(study: Study, balance: pd.DataFrame, plan: Plan) -> pd.DataFram
 
 
 def style_scope(study: Study, plan: Plan) -> str:
-    """Return "(cin26 styles)" where there are too few style generators for a general verdict."""
-    first = study.designs.iloc[0]
-    if first["n_generators"] >= plan.minimum["style_generators"]:
+    """Return "(cin26 styles)" where too few style generators can be judged by themselves.
+
+    A general verdict needs the same result in several generators: one with too few styles for a
+    result of its own does not count.
+    """
+    first, least = study.designs.iloc[0], plan.minimum["style_generators"]
+    names = str(first["style_generators"]).split(", ")
+    if len(names) >= least and sum(_can_be_judged(study, plan, name) for name in names) >= least:
         return ""
     return f"({first['style_generators']} styles)"
+
+
+def _can_be_judged(study: Study, plan: Plan, generator: str) -> bool:
+    (own,) = (c for c in candidates(study, plan, generator) if c.hypothesis == "H5a")
+    return not own.not_testable
 
 
 def _distance(study: Study, plan: Plan) -> tuple[object, ...]:
