@@ -19,11 +19,18 @@ from torch import Tensor, nn
 from statsnorm.errors import StatsnormError, unknown
 from statsnorm.moments import channel_moments
 from statsnorm.networks import Network, normalisers
-from statsnorm.networks.norms import FrozenAffine, norm_kind
+from statsnorm.networks.norms import (
+    FrozenAffine,
+    FrozenWhiten,
+    InstanceWhiten,
+    inverse_root,
+    norm_kind,
+)
+from statsnorm.networks.texture_nets import estimate_population
 from statsnorm.taps.observe import Site, observe
 
 _FIXED = ("frozen", "actnorm")  # already without adaptation: left as they are
-_FREEZABLE = ("in", "cin", "bn", "gn", "ln", "in-mean", "in-sd")
+_FREEZABLE = ("in", "cin", "bn", "gn", "ln", "in-mean", "in-sd", "in-whiten")
 _ONE_PASS = 1 << 24  # image values up to which all references go through together
 
 
@@ -32,12 +39,12 @@ class _Average:
     """Mean over images of the statistics that a normaliser would have used, float64."""
 
     mean: Tensor  # (C,), sums until read
-    var: Tensor  # (C,)
+    var: Tensor  # (C,), or the covariance (C, C) of a whitening
     images: int = 0
 
     @classmethod
     def of(cls, module: nn.Module, x: Tensor) -> _Average:
-        mean, var = _statistics(module, x)  # (N, C) each
+        mean, var = _statistics(module, x)  # (N, C) each, a whitening's (N, C, C)
         return cls(mean.sum(0), var.sum(0), len(mean))
 
     def add(self, other: _Average) -> None:
@@ -57,7 +64,8 @@ def freeze(
     The map is `gamma (x - m) / sqrt(s^2 + eps) + beta` with m and s^2 the averages over the
     reference images of the mean and variance that the normaliser would have taken of each
     image: of a channel for IN, CIN and BN, of a group of channels for GN, of all channels for
-    LN (method.md 2.2). gamma, beta and eps are the normaliser's own.
+    LN (method.md 2.2). A whitening becomes the fixed matrix (S + eps I)^(-1/2) of the average
+    covariance S. gamma, beta and eps are the normaliser's own.
 
     Parameters
     ----------
@@ -122,6 +130,24 @@ def batch_statistics(network: Network) -> Network:
     return treated
 
 
+def population_statistics(network: Network, reference: Callable[[], Iterable[Tensor]]) -> Network:
+    """Return a copy whose batch normalisers in eval mode know the statistics of the references.
+
+    Running mean and variance become those of all reference images together, each layer seeing
+    what earlier layers made with the batch's own statistics ("precise BN"): one fixed map for
+    every image, as a trained network has.
+
+    Raises
+    ------
+    StatsnormError
+        If there are no reference images.
+    """
+    treated = replace(network, module=copy.deepcopy(network.module), population=False)
+    batches = _together(list(reference()))
+    estimate_population(treated.module, *(treated.preprocess(x) for x in batches))
+    return treated
+
+
 def _together(batches: list[Tensor]) -> list[Tensor]:
     """Join the batches if one forward pass can hold them: then one pass calibrates all."""
     if not batches or sum(len(b) for b in batches) == 0:
@@ -157,7 +183,7 @@ def _chosen(network: Network, treatment: str, x: Tensor) -> list[str]:
 
 def _calibrate(
     network: Network, names: Sequence[str], batches: Iterable[Tensor], index: str, *, in_order: bool
-) -> dict[str, FrozenAffine]:
+) -> dict[str, FrozenAffine | FrozenWhiten]:
     """Calibrate the named normalisers in one pass a batch.
 
     `in_order` answers each with its frozen map at once, so that later ones see it; that needs
@@ -202,8 +228,14 @@ def _answer(name: str, averages: Mapping[str, _Average]) -> Callable[..., Any]:
 def _statistics(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance (N, C) that a normaliser takes of each image, float64.
 
-    Layer normalisation over the channels of one position is averaged over positions.
+    Layer normalisation over the channels of one position is averaged over positions. A whitening
+    takes the covariance (N, C, C) instead of the variance.
     """
+    if isinstance(module, InstanceWhiten):
+        pixels = x.flatten(2).double()  # (N, C, HW)
+        mean = pixels.mean(dim=2)
+        pixels = pixels - mean[:, :, None]
+        return mean, pixels @ pixels.mT / pixels.shape[2]
     if isinstance(module, nn.LayerNorm):
         if len(module.normalized_shape) != 1:
             raise StatsnormError(
@@ -232,18 +264,22 @@ def channel_axis(module: nn.Module) -> int:
     return -1 if plain else 1
 
 
-def _frozen(module: nn.Module, average: _Average) -> FrozenAffine:
+def _frozen(module: nn.Module, average: _Average) -> FrozenAffine | FrozenWhiten:
     """Return the frozen map of a normaliser: own gamma, beta, eps; averaged statistics."""
     eps = float(getattr(module, "eps", 0.0))
     mean, var = average.mean / average.images, average.var / average.images
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    frozen = FrozenAffine(len(mean), eps=eps, channel_axis=channel_axis(module))
     like = next((p for p in (weight, bias) if p is not None), None)
     dtype = torch.get_default_dtype() if like is None else like.dtype
     kind = norm_kind(module)
-    sd = torch.ones_like(var) if kind == "in-mean" else torch.sqrt(var + eps)
+    frozen: FrozenAffine | FrozenWhiten
+    if kind == "in-whiten":
+        frozen = FrozenWhiten(len(mean), eps=eps)
+        frozen.root = inverse_root(var, eps).to(dtype)
+    else:
+        frozen = FrozenAffine(len(mean), eps=eps, channel_axis=channel_axis(module))
+        frozen.sd = (torch.ones_like(var) if kind == "in-mean" else torch.sqrt(var + eps)).to(dtype)
     frozen.mean = (torch.zeros_like(mean) if kind == "in-sd" else mean).to(dtype)
-    frozen.sd = sd.to(dtype)
     one, zero = torch.ones_like(frozen.mean), torch.zeros_like(frozen.mean)
     frozen.weight = nn.Parameter((one if weight is None else weight).detach().clone())
     frozen.bias = nn.Parameter((zero if bias is None else bias).detach().clone())
@@ -251,7 +287,7 @@ def _frozen(module: nn.Module, average: _Average) -> FrozenAffine:
     return frozen.eval().requires_grad_(False)
 
 
-def _put(root: nn.Module, maps: Mapping[str, FrozenAffine]) -> None:
+def _put(root: nn.Module, maps: Mapping[str, nn.Module]) -> None:
     for name, frozen in maps.items():
         parent, _, child = name.rpartition(".")
         setattr(root.get_submodule(parent), child, frozen)

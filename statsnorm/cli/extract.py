@@ -19,8 +19,8 @@ from statsnorm.cli import options
     show_default="vgg16",
     callback=options.split_commas,
     metavar="NET",
-    help="vgg16, vgg19, cin26, pixels, a .safetensors file, or package.module:function, "
-    "which runs that code.",
+    help="vgg16, vgg19, cin26, pixels, a .safetensors file, NET+KIND (vgg16+in, texture+gn32; "
+    "NET+zoo for all kinds), or package.module:function, which runs that code.",
 )
 @click.option(
     "--generators",
@@ -121,17 +121,22 @@ from statsnorm.cli import options
 )
 @click.option(
     "--bn-mode",
-    type=click.Choice(["eval", "train"]),
-    default="eval",
+    multiple=True,
+    default=("eval",),
     show_default=True,
-    help="Batch normalisers use running statistics, or those of the batch.",
+    callback=options.split_commas,
+    metavar="eval[,train]",
+    help="Batch normalisers use running statistics, or those of the batch, or each in turn.",
 )
 @click.option(
     "--batch-kind",
-    type=click.Choice(["mixed", "style-homogeneous", "content-homogeneous"]),
-    default="mixed",
+    multiple=True,
+    default=("mixed",),
     show_default=True,
-    help="How batches are composed where batch normalisers use them.",
+    callback=options.split_commas,
+    metavar="KIND[,KIND...]",
+    help="How batches are composed where batch normalisers use them: mixed, style-homogeneous, "
+    "content-homogeneous; each in turn.",
 )
 @options.batch_size
 @options.device

@@ -244,11 +244,3 @@ def _arranged(places: Sequence[int], n: int, kind: str) -> list[NDArray[np.int64
         step = max(1, m // n)
         pairs = [[(places[(j + i * step) % m], i) for i in range(n)] for j in range(m)]
     return [np.array(line, dtype=np.int64) for line in pairs]
-
-
-def batches(feed: Feed, group: Group) -> Iterator[Batch]:
-    """Cut the cells of a group into batches as the configuration asks."""
-    config, cells = feed.config, feed.cells(group)
-    if config.bn_mode == "train":
-        return composed_batches(cells, feed.inputs, config.batch_kind, config.batch_size)
-    return padded_batches(cells, config.batch_size)

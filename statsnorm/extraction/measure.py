@@ -255,8 +255,10 @@ def _formatted(network: Network, x: Tensor) -> Tensor:
 
 
 def has_content_tap(network: Network) -> bool:
-    """Return whether a network is a VGG deep enough for content distances."""
-    return network.name.startswith("vgg") and CONTENT_TAP in dict(network.module.named_children())
+    """Return whether a network is a plain VGG deep enough for content distances."""
+    return network.name in ("vgg16", "vgg19") and CONTENT_TAP in dict(
+        network.module.named_children()
+    )
 
 
 def is_content_vgg(variant: Variant) -> bool:

@@ -32,7 +32,9 @@ def reference_batches(feed: Feed, *, device: str) -> Callable[[], list[Tensor]]:
     def batches() -> list[Tensor]:
         config, refs = feed.config, feed.inputs.reference
         if not refs:
-            raise StatsnormError("a frozen treatment needs reference images (--reference SRC)")
+            raise StatsnormError(
+                "frozen maps and fresh batch normalisers need reference images (--reference SRC)"
+            )
         names, pixels = decode_readable(refs, config, device=device)
         turns = -(-REFERENCE_CELLS // len(names)) if feed.inputs.design else 1
         made = []

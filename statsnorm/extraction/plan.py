@@ -45,8 +45,8 @@ class ExtractConfig:
     style_index: str = ""
     strength: float = 1.0
     restore: str = "none"
-    bn_mode: str = "eval"
-    batch_kind: str = "mixed"
+    bn_modes: tuple[str, ...] = ("eval",)
+    batch_kinds: tuple[str, ...] = ("mixed",)
     weights: str | None = None
     batch_size: int = 16
     precision: str = "fp32"
@@ -62,8 +62,8 @@ class ExtractConfig:
         """Refuse what no run can mean."""
         for name, value, known in (
             ("precision", self.precision, PRECISIONS),
-            ("bn mode", self.bn_mode, BN_MODES),
-            ("batch kind", self.batch_kind, BATCH_KINDS),
+            *(("bn mode", mode, BN_MODES) for mode in self.bn_modes),
+            *(("batch kind", kind, BATCH_KINDS) for kind in self.batch_kinds),
             ("VGG of the output", self.vgg_of_output, ("vgg16", "vgg19", "none")),
         ):
             if value not in known:
@@ -84,9 +84,14 @@ class ExtractConfig:
             raise StatsnormError(f"untrained must not be negative, got {self.untrained}")
         if not self.networks or not self.conditions or not self.treatments:
             raise StatsnormError("give at least one network, one condition and one treatment")
-        if self.batch_kind == "content-homogeneous" and self.design is None:
-            raise StatsnormError("batch kind 'content-homogeneous' needs a design with styles")
+        self._check_batches()
         check_strength(self.strength)
+
+    def _check_batches(self) -> None:
+        if not self.bn_modes or not self.batch_kinds:
+            raise StatsnormError("give at least one bn mode and one batch kind")
+        if "content-homogeneous" in self.batch_kinds and self.design is None:
+            raise StatsnormError("batch kind 'content-homogeneous' needs a design with styles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +238,13 @@ def _reference(config: ExtractConfig) -> tuple[ImageRef, ...]:
             f"treatment {frozen[0]!r} needs reference images (--reference SRC) that calibrate "
             "its maps and are not tested themselves"
         )
-    return tuple(find_images(config.reference)) if frozen and config.reference else ()
+    fresh = [n for n in config.networks if n.endswith("+bn")] if "eval" in config.bn_modes else []
+    if fresh and config.reference is None and ".safetensors" not in fresh[0]:
+        raise StatsnormError(
+            f"network {fresh[0]!r} needs reference images (--reference SRC) for the running "
+            "statistics of its fresh batch normalisers, or --bn-mode train"
+        )
+    return tuple(find_images(config.reference)) if config.reference and (frozen or fresh) else ()
 
 
 def _reference_styles(

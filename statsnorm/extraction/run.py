@@ -36,6 +36,7 @@ from statsnorm.generators import trained_generators
 from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, design_from, load_design_file
 from statsnorm.invariance import invariance_rows
+from statsnorm.networks.zoo import expand_zoo
 from statsnorm.rundir import Expected, Run, finish, open_run
 from statsnorm.tables import (
     INVARIANCE_SCHEMA,
@@ -69,8 +70,8 @@ def extract(
     style_index: str | None = None,
     strength: float = 1.0,
     restore: str = "none",
-    bn_mode: str = "eval",
-    batch_kind: str = "mixed",
+    bn_mode: str | Sequence[str] = "eval",
+    batch_kind: str | Sequence[str] = "mixed",
     weights: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -133,11 +134,12 @@ def extract(
         Its taps.
     style_generator, style_index, strength, restore
         Of the conditions style, ck and the placebos.
-    bn_mode : {"eval", "train"}
+    bn_mode : {"eval", "train"}, or both
         With `train` batch normalisers use the batch, composed as `batch_kind` says; the batch
         size is then part of the configuration.
-    batch_kind : {"mixed", "style-homogeneous", "content-homogeneous"}
-        How batches are composed for `bn_mode` or treatment train; recorded otherwise.
+    batch_kind : {"mixed", "style-homogeneous", "content-homogeneous"}, or several
+        How batches are composed for `bn_mode` or treatment train; networks with batch
+        normalisers are run in each of them. The first is recorded for all other rows.
     weights : str, optional
         Of the VGGs among `networks`, else of the first network.
     batch_size : int, optional
@@ -197,7 +199,7 @@ def extract(
     files = [str(file) for found in trained for file in found.files]
     config = ExtractConfig(
         images=images,
-        networks=(*(networks or (() if files else ("vgg16",))), *files),
+        networks=(*expand_zoo(networks or (() if files else ("vgg16",))), *files),
         conditions=tuple(conditions),
         design=_design(design),
         size=size,
@@ -212,8 +214,8 @@ def extract(
         style_index=style_index or "",
         strength=strength,
         restore=restore,
-        bn_mode=bn_mode,
-        batch_kind=batch_kind,
+        bn_modes=(bn_mode,) if isinstance(bn_mode, str) else tuple(bn_mode),
+        batch_kinds=(batch_kind,) if isinstance(batch_kind, str) else tuple(batch_kind),
         weights=weights,
         batch_size=batch_size or (64 if where.startswith("cuda") else 16),
         precision=precision,

@@ -108,10 +108,11 @@ class ShardWork:
         self.loaded += [Loaded(one.ref, _without_pixels(one.plain), {}) for one in group]
         with arithmetic("fp32"):  # whatever the precision of the networks under study
             tensors = _group(group, self.job.device)
-            for composed in (False, True):
-                these = [v for v in self.job.variants if v.batch_statistics == composed]
-                if these:
-                    self._measure(these, tensors, offset, passed, composed=composed)
+            alike: dict[str, list[Variant]] = {}
+            for variant in self.job.variants:
+                alike.setdefault(variant.composition, []).append(variant)
+            for composition, these in alike.items():
+                self._measure(these, tensors, offset, passed, composition=composition)
 
     def tables(self) -> Tables:
         """Return the tables of the shard."""
@@ -137,7 +138,7 @@ class ShardWork:
         offset: int,
         passed: Callable[[int], None],
         *,
-        composed: bool,
+        composition: str,
     ) -> None:
         feed = self.job.feed
         config, cells = feed.config, feed.cells(group)
@@ -149,8 +150,8 @@ class ShardWork:
             if self.job.with_content and is_content_vgg(v)
         }
         batches = (
-            composed_batches(cells, feed.inputs, config.batch_kind, config.batch_size)
-            if composed
+            composed_batches(cells, feed.inputs, composition, config.batch_size)
+            if composition
             else padded_batches(cells, config.batch_size)
         )
         for batch in batches:
@@ -181,7 +182,7 @@ class ShardWork:
 def content_wanted(feed: Feed, variants: Variants) -> bool:
     """Return whether the run writes content distances: plain conditions through a deep VGG."""
     plain = feed.inputs.design is None and "original" in feed.inputs.conditions
-    eval_mode = feed.config.bn_mode == "eval"
+    eval_mode = "eval" in feed.config.bn_modes
     return plain and eval_mode and any(is_content_vgg(v) for v in variants)
 
 

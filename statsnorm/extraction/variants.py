@@ -13,9 +13,10 @@ from statsnorm.cells import NetworkCell
 from statsnorm.correlations import drawn_channels
 from statsnorm.errors import StatsnormError, unknown
 from statsnorm.extraction.plan import ExtractConfig
-from statsnorm.freeze import batch_statistics, freeze
+from statsnorm.freeze import batch_statistics, freeze, population_statistics
 from statsnorm.networks import Network, load_network, normalisers, require_runs, untrained
 from statsnorm.networks.norms import norm_kind
+from statsnorm.networks.zoo import split_norm
 from statsnorm.rows import TapColumns
 from statsnorm.taps import Tap, find_taps, select_taps
 
@@ -38,6 +39,11 @@ class Variant:
     def index(self) -> str:
         """The network's own condition."""
         return self.cell.index
+
+    @property
+    def composition(self) -> str:
+        """How its batches are composed; "" where a row does not depend on its neighbours."""
+        return self.cell.batch_kind if self.batch_statistics else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +103,12 @@ def load_networks(config: ExtractConfig, *, device: str) -> tuple[Network, ...]:
     StatsnormError
         If a network is unknown, cannot take the size, or two have the same identity.
     """
-    vggs = [name for name in config.networks if name in ("vgg16", "vgg19")]
+    bases = [split_norm(spec)[0] for spec in config.networks]
+    vggs = [name for name in bases if name in ("vgg16", "vgg19")]
     networks = []
     for spec in config.networks:
-        takes_weights = spec in vggs or (not vggs and spec == config.networks[0])
+        base, _ = split_norm(spec)
+        takes_weights = base in vggs or (not vggs and spec == config.networks[0])
         network = load_network(spec, weights=config.weights if takes_weights else None)
         network.check_size(config.size, config.size)
         networks.append(_placed(network, device))
@@ -135,8 +143,10 @@ def plan_variants(
     """Return every variant of the networks, frozen maps calibrated.
 
     A treatment or tap that fits only some of the networks is left out for the others. Random
-    initialisations are made of networks with normalisers, once for each name and norm, at one
-    index each: their conditional parameters are all alike.
+    initialisations are made of networks with normalisers (or places for them), once for each
+    name and norm, at one index each: their conditional parameters are all alike. They replace a
+    network whose own weights are random. Batch normalisers are run in every BN mode and, in
+    training mode, in every kind of batch that is asked for; a network without them once.
 
     Raises
     ------
@@ -153,15 +163,19 @@ def plan_variants(
         trained = survey.network
         again = (trained.name, trained.norm) in drawn
         drawn.add((trained.name, trained.norm))
-        seeds = range(config.untrained if trained.norm != "none" and not again else 0)
+        seeds = range(config.untrained if survey.has_places and not again else 0)
         fresh = [untrained(trained, config.seed + k) for k in seeds]
-        for network in (trained, *fresh):
+        is_random = trained.iteration == 0 and not trained.cell
+        for network in fresh if fresh and is_random else (trained, *fresh):
             indices = _indices(config, trained, only_first=network is not trained)
+            settled = _settled(config, network, reference)
             for treatment in filter(survey.fits, config.treatments):
-                variants += [
-                    _variant(config, survey, network, treatment, index, reference)
-                    for index in indices
-                ]
+                for mode, kind in _batchings(config, network, treatment):
+                    source = network if mode == "train" else settled
+                    variants += [
+                        _variant(survey, source, treatment, index, (mode, kind), reference)
+                        for index in indices
+                    ]
     return tuple(variants)
 
 
@@ -228,8 +242,8 @@ def describe_variants(config: ExtractConfig, variants: Variants) -> dict[str, An
         "networks": networks,
         "vgg_of_output": described,
         "untrained": config.untrained,
-        "bn_mode": config.bn_mode,
-        "batch_kind": config.batch_kind,
+        "bn_mode": ",".join(config.bn_modes),
+        "batch_kind": ",".join(config.batch_kinds),
         "composed_batch_size": config.batch_size if composed else None,
         "precision": config.precision,
         **_describe_correlations(config, variants),
@@ -251,7 +265,8 @@ class _Survey:
     def __init__(self, config: ExtractConfig, network: Network, x: Tensor) -> None:
         require_runs(network, x)
         self.network, self._x, self._patterns = network, x, config.taps
-        found = normalisers(network, x) if network.norm != "none" else {}
+        found = normalisers(network, x)
+        self.has_places = bool(found)
         self.normalisers = tuple(name for name, m in found.items() if norm_kind(m) not in _FIXED)
         self._taps = {"none": find_taps(network, x, also=config.taps)}
 
@@ -282,15 +297,33 @@ class _Survey:
         return _selected(found, self._patterns) if self._patterns else found
 
 
+def _batchings(
+    config: ExtractConfig, network: Network, treatment: str
+) -> tuple[tuple[str, str], ...]:
+    """Return the (BN mode, kind of batch) pairs in which a treated network is run."""
+    modes = ("train",) if treatment == "bn_train" else config.bn_modes
+    if not _has_bn(network):
+        modes = ("eval",)
+    kinds = {"eval": config.batch_kinds[:1], "train": config.batch_kinds}
+    return tuple((mode, kind) for mode in modes for kind in kinds[mode])
+
+
+def _settled(config: ExtractConfig, network: Network, reference: Reference) -> Network:
+    """Return a network whose fresh batch normalisers know a population, if eval mode asks them."""
+    asked = network.population and "eval" in config.bn_modes
+    return population_statistics(network, reference) if asked else network
+
+
 def _variant(
-    config: ExtractConfig,
     survey: _Survey,
     network: Network,
     treatment: str,
     index: str,
+    batching: tuple[str, str],
     reference: Reference,
 ) -> Variant:
-    train = treatment == "bn_train" or (config.bn_mode == "train" and _has_bn(network))
+    mode, kind = batching
+    train = mode == "train"
     treated = network
     if treatment.startswith("frozen:"):
         treated = freeze(network, treatment, reference, index=index)
@@ -301,8 +334,8 @@ def _variant(
         norm=network.norm,
         treatment=treatment,
         index=index,
-        bn_mode="train" if train else "eval",
-        batch_kind=config.batch_kind,
+        bn_mode=mode,
+        batch_kind=kind,
         cell=network.cell,
         seed=network.seed,
         iteration=network.iteration,

@@ -21,6 +21,7 @@ from statsnorm.networks.texture import load_texture
 from statsnorm.networks.texture_nets import is_texture_nets, load_texture_nets
 from statsnorm.networks.vgg import load_vgg
 from statsnorm.networks.weights import Checkpoint, read_checkpoint
+from statsnorm.networks.zoo import load_with_norm, split_norm
 
 BUILT_IN = ("vgg16", "vgg19", "cin26", "pixels")
 _FOREIGN = (  # what code that is not ours may raise while it is imported or called
@@ -37,7 +38,8 @@ def load_network(spec: str, *, weights: str | None = None) -> Network:
     ----------
     spec : str
         `vgg16`, `vgg19`, `cin26`, `pixels`; the path of a `.safetensors` checkpoint (texture
-        generator, `johnson_*`, texture nets of 2016; recognised by its metadata); or
+        generator, `johnson_*`, texture nets of 2016; recognised by its metadata); `NET+KIND`,
+        one of these under another normaliser (:mod:`statsnorm.networks.zoo`); or
         `package.module:function`, a function without arguments that returns a module, a pair
         `(module, preprocess)`, or a :class:`Network`. Only this last form runs foreign code.
     weights : str, optional
@@ -54,6 +56,9 @@ def load_network(spec: str, *, weights: str | None = None) -> Network:
     >>> load_network("cin26").norm
     'cin'
     """
+    base, kind = split_norm(spec)
+    if kind:
+        return load_with_norm(base, kind, weights)
     if spec in ("vgg16", "vgg19"):
         return load_vgg(spec, weights)
     if spec == "cin26":
@@ -68,7 +73,8 @@ def load_network(spec: str, *, weights: str | None = None) -> Network:
         return _from_checkpoint(read_checkpoint(spec))
     if ":" in spec:
         return _from_factory(spec)
-    raise unknown("network", spec, (*BUILT_IN, "FILE.safetensors", "package.module:function"))
+    known = (*BUILT_IN, "NET+KIND", "FILE.safetensors", "package.module:function")
+    raise unknown("network", spec, known)
 
 
 def _from_checkpoint(checkpoint: Checkpoint) -> Network:

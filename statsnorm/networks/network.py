@@ -32,6 +32,7 @@ class Network:
     seed: int = -1
     iteration: int = -1
     training: Mapping[str, str] = field(default_factory=dict)  # block, target, condition, ...
+    population: bool = False  # BN's running statistics are yet to be taken from reference images
 
     def forward(self, x: Tensor, index: str = "") -> Tensor:
         """Return the module's output for images `x`, without postprocessing.

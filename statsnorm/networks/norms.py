@@ -101,6 +101,14 @@ class InstanceSd(_Affine):
         return self.affine(x * torch.rsqrt(var + self.eps), index)
 
 
+def inverse_root(cov: Tensor, eps: float) -> Tensor:
+    """Return (cov + eps I)^(-1/2) of covariances (..., C, C)."""
+    values, vectors = torch.linalg.eigh(cov)
+    scale = torch.rsqrt(values.clamp(min=0) + eps)  # (..., C)
+    root: Tensor = (vectors * scale[..., None, :]) @ vectors.mT
+    return root
+
+
 class InstanceWhiten(_Affine):
     """ZCA whitening of the channels of each image, then scale and shift.
 
@@ -114,10 +122,7 @@ class InstanceWhiten(_Affine):
         pixels = x.flatten(2)  # (N, C, HW)
         pixels = pixels - pixels.mean(dim=2, keepdim=True)
         wide = pixels.to(torch.promote_types(x.dtype, torch.float32))
-        cov = wide @ wide.mT / wide.shape[2]  # (N, C, C)
-        values, vectors = torch.linalg.eigh(cov)
-        scale = torch.rsqrt(values.clamp(min=0) + self.eps)  # (N, C)
-        root = (vectors * scale[:, None, :]) @ vectors.mT
+        root = inverse_root(wide @ wide.mT / wide.shape[2], self.eps)  # (N, C, C)
         return self.affine((root @ wide).to(x.dtype).view_as(x), index)
 
 
@@ -151,6 +156,27 @@ class FrozenAffine(_Affine):
         axis = self.channel_axis
         standard = (x - _per_channel(self.mean, x, axis)) / _per_channel(self.sd, x, axis)
         return self.affine(standard, index, axis)
+
+
+class FrozenWhiten(_Affine):
+    """The map of :class:`InstanceWhiten` without its adaptation: one fixed whitening matrix.
+
+    `y = weight * root (x - mean) + bias` with buffers `mean` (C,) and `root` (C, C), the same
+    for every image.
+    """
+
+    mean: Tensor
+    root: Tensor
+
+    def __init__(self, channels: int, *, styles: int = 1, eps: float = EPS) -> None:
+        super().__init__(channels, styles=styles, eps=eps)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("root", torch.eye(channels))
+
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        """Apply the fixed map to `x` (N, C, H, W)."""
+        centred = x - _per_channel(self.mean, x)
+        return self.affine(torch.einsum("cd,ndhw->nchw", self.root, centred), index)
 
 
 class ActNorm(FrozenAffine):
@@ -216,7 +242,7 @@ def make_norm(
     ----------
     kind : str
         `in`, `bn`, `cin`, `ln` (over C, H and W together), `gn`, `none`, `frozen`,
-        `in-mean`, `in-sd`, `actnorm` or `in-whiten`.
+        `in-mean`, `in-sd`, `actnorm` or `in-whiten`; `gn32` is `gn` with `groups=32`.
     channels : int
         C.
     styles : int
@@ -234,9 +260,11 @@ def make_norm(
 
     Examples
     --------
-    >>> make_norm("gn", 32).num_groups
-    8
+    >>> make_norm("gn", 32).num_groups, make_norm("gn4", 32).num_groups
+    (8, 4)
     """
+    if counted := re.fullmatch(r"gn([1-9]\d*)", kind):
+        kind, groups = "gn", int(counted[1])
     if kind not in _ZOO:
         raise unknown("norm", kind, NORMS)
     if styles > 1 and kind not in CONDITIONAL:
@@ -249,7 +277,7 @@ def make_norm(
 _FOREIGN = re.compile(r"(batch|instance|layer|group|rms|act|switch).*norm", re.IGNORECASE)
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (ActNorm, "actnorm"),
-    (FrozenAffine, "frozen"),
+    ((FrozenAffine, FrozenWhiten), "frozen"),
     (ConditionalInstanceNorm, "cin"),
     (InstanceMean, "in-mean"),
     (InstanceSd, "in-sd"),

@@ -148,21 +148,24 @@ def build_texture_nets(
     return module
 
 
-def estimate_population(module: nn.Module, x: Tensor) -> None:
-    """Set the running statistics of every batch normaliser to those of the batch `x`, in place.
+def estimate_population(module: nn.Module, *batches: Tensor) -> None:
+    """Set the running statistics of every batch normaliser to those of the batches, in place.
 
-    One pass in training mode with momentum 1: each layer sees inputs that earlier layers have
-    normalised by the batch. Afterwards the module in eval mode maps `x` as it did here in
-    training mode (up to the n / (n - 1) of the running variance). The mode is left as it was.
+    One pass a batch in training mode, the batches' statistics averaged: each layer sees inputs
+    that earlier layers have normalised by the batch. After one batch the module in eval mode maps
+    it as it did here in training mode (up to the n / (n - 1) of the running variance). The mode
+    is left as it was.
     """
     layers = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(layer.training, layer.momentum) for layer in layers]
     try:
         for layer in layers:
             layer.train()
-            layer.momentum = 1.0
+            layer.momentum = None  # the plain average over batches
+            layer.reset_running_stats()
         with torch.inference_mode():
-            module(x)
+            for x in batches:
+                module(x)
     finally:
         for layer, (training, momentum) in zip(layers, before, strict=True):
             layer.train(training)
