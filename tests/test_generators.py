@@ -85,18 +85,18 @@ def bytes_of(folder):
 
 @pytest.mark.parametrize("killed_at", [3, 5])
 def test_a_killed_cell_goes_on_to_the_same_checkpoints(photos, trained, tmp_path, killed_at):
-    from statsnorm.training import cell as module
+    from statsnorm.training.step import Stepper
 
     with pytest.MonkeyPatch.context() as patch:
-        real, calls = module._step, []
+        real, calls = Stepper.update, []
 
-        def stop(*args):
+        def stop(self):
             calls.append(1)
             if len(calls) == killed_at:
                 raise KeyboardInterrupt
-            return real(*args)
+            real(self)
 
-        patch.setattr(module, "_step", stop)
+        patch.setattr(Stepper, "update", stop)
         options = {"keep_checkpoints": KEEP, "checkpoint_every": 3}
         with pytest.raises(KeyboardInterrupt):
             run_training(photos, tmp_path / "run", **options)

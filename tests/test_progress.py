@@ -6,11 +6,22 @@ from statsnorm.cli import progress
 
 
 def test_the_rate_is_that_of_the_stretch_at_work(capsys, monkeypatch):
-    clock = iter([0.0, 100.0, 100.0, 102.0])  # start, end of the first, begin and end of the second
+    clock = iter([0.0, 0.0, 100.0, 100.0, 102.0])  # start, both ends of the first, of the second
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with progress.progress_bar("steps") as update:
+        update(0, 10, "first")
         update(10, 10, "first")
         update(0, 4, "second")
         update(4, 4, "second")
     rates = re.findall(r"([0-9.]+) steps/s", capsys.readouterr().err)
     assert rates == ["0.10", "2.00"]
+
+
+def test_what_an_earlier_call_did_does_not_count_for_the_rate(capsys, monkeypatch):
+    clock = iter([0.0, 0.0, 10.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.progress_bar("cells") as update:
+        update(90, 100, "resumed")
+        update(95, 100, "resumed")
+    said = capsys.readouterr().err
+    assert "95/100 cells, 0.50 cells/s, 10 s left" in said

@@ -15,22 +15,17 @@ from statsnorm.errors import StatsnormError
 from statsnorm.networks import load_network
 from statsnorm.rundir import info
 from statsnorm.training import train
-from statsnorm.training.cell import (
-    Pool,
-    Problem,
-    batch_statistics,
-    heldout_batches,
-    train_cell,
-)
+from statsnorm.training.batches import heldout_batches, minibatches
+from statsnorm.training.cell import train_cell
 from statsnorm.training.loss import STYLE_TAPS, content_features, features, losses, style_targets
 from statsnorm.training.plan import (
     TrainConfig,
     TrainingCell,
-    minibatches,
     split_images,
     training_cells,
 )
 from statsnorm.training.run import _generator
+from statsnorm.training.step import Pool, Problem, Stepper, batch_statistics
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +55,11 @@ def problem_of(config, vgg, n=6):
     pool = Pool(
         images=x,
         content=lambda numbers: kept[numbers],
-        train=torch.tensor(train_numbers),
+        order=lambda seed: torch.tensor(train_numbers)[
+            minibatches(
+                len(train_numbers), batch=config.batch, iterations=config.iterations, seed=seed
+            )
+        ],
         heldout=heldout_batches(held, config.batch, torch.device("cpu")),
     )
     return Problem(
@@ -72,7 +71,9 @@ def problem_of(config, vgg, n=6):
 
 
 def run_cell(config, vgg, norm="in", **options):
-    cell = TrainingCell(block=0, target="t.png", norm=norm, condition="original", seed=5)
+    cell = TrainingCell(
+        block=0, target="t.png", norm=norm, condition="original", seed=5, lr=config.lr
+    )
     return train_cell(cell, problem_of(config, vgg), _generator(config, norm, cell.seed), **options)
 
 
@@ -179,20 +180,18 @@ def test_identical_cells_give_identical_curves(vgg):
 def test_an_interrupted_cell_goes_on_to_the_same_bits(vgg, tmp_path, norm, monkeypatch):
     whole = run_cell(tiny(), vgg, norm)
     part = tmp_path / "cell.part.safetensors"
-    from statsnorm.training import cell as module
+    real, calls = Stepper.update, []
 
-    real, calls = module._step, []
-
-    def stop_at_the_fifth(*args):
+    def stop_at_the_fifth(self):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return real(*args)
+        real(self)
 
-    monkeypatch.setattr(module, "_step", stop_at_the_fifth)
+    monkeypatch.setattr(Stepper, "update", stop_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         run_cell(tiny(), vgg, norm, part=part, checkpoint_every=3)
-    monkeypatch.setattr(module, "_step", real)
+    monkeypatch.setattr(Stepper, "update", real)
     resumed = run_cell(tiny(), vgg, norm, part=part, checkpoint_every=3)
     for key, value in whole.module.state_dict().items():
         assert torch.equal(value, resumed.module.state_dict()[key]), key
@@ -244,7 +243,7 @@ def test_train_writes_curves_and_generators_and_skips_what_is_done(tmp_path, mon
     footer = pq.read_metadata(run.path / "curves" / "b00-cin26-2-bn-original.parquet").metadata
     assert footer[b"statsnorm.status"] == b"done"
 
-    monkeypatch.setattr(module, "train_cell", lambda *_a, **_k: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "side_by_side", lambda *_a, **_k: pytest.fail("trained again"))
     train("embedded", **options)
     with pytest.raises(StatsnormError, match="another configuration"):
         train("embedded", **{**options, "lr": 0.01})
@@ -283,7 +282,7 @@ def test_tf32_is_used_only_where_it_was_asked_for(tmp_path, monkeypatch, precisi
 
     seen = []
     switch = torch.backends.cudnn
-    monkeypatch.setattr(module, "_one_cell", lambda *_: seen.append(switch.allow_tf32))
+    monkeypatch.setattr(module, "_train_all", lambda *_: seen.append(switch.allow_tf32))
     before = switch.allow_tf32
     train(
         "embedded",
@@ -307,7 +306,7 @@ def test_tf32_is_used_only_where_it_was_asked_for(tmp_path, monkeypatch, precisi
     [
         ({"targets": ()}, "at least one --target"),
         ({"size": 30}, "multiple of 4, got 30"),
-        ({"lr": 0.0}, "lr must be positive, got 0.0"),
+        ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
         ({"iterations": 0}, "iterations must be at least 1, got 0"),
     ],
 )

@@ -1,8 +1,10 @@
 """Options that several commands share; one decorator each.
 
-====================  =====================================
+====================  ==============================
+
 option                commands
-====================  =====================================
+====================  ==============================
+
 ``--out``             extract, train, report, demo
 ``--images``          extract, train
 ``--condition``       extract, train
@@ -14,7 +16,8 @@ option                commands
 ``--style-index``     extract, train
 ``--seed``            extract, train, report
 ``--resume/--restart`` extract, train
-====================  =====================================
+====================  ==============================
+
 """
 
 from __future__ import annotations
@@ -45,6 +48,19 @@ def whole_numbers(
         if not (part.isascii() and part.isdecimal()):
             raise click.BadParameter(f"{part!r} is no whole number, 0 or more")
     return tuple(int(part) for part in parts)
+
+
+def split_numbers(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[float, ...]:
+    """Return `1e-3,2e-3` and repeated options as one tuple of numbers."""
+    numbers = []
+    for part in split_commas(ctx, param, value):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            raise click.BadParameter(f"{part!r} is no number", ctx=ctx, param=param) from None
+    return tuple(numbers)
 
 
 def out_dir(default: str | None = None, *, required: bool = False) -> Callable[[Command], Command]:

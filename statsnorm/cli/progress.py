@@ -43,16 +43,16 @@ def progress_bar(unit: str) -> Iterator[Progress]:
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, rate="")
-        start, before = time.monotonic(), 0
+        start, before, already = time.monotonic(), -1, 0
 
         def update(done: int, total: int, word: str) -> None:
-            nonlocal start, before
-            if done < before:  # the next stretch of work has begun
-                start = time.monotonic()
+            nonlocal start, before, already
+            if before < 0 or done < before:  # the next stretch of work has begun
+                start, already = time.monotonic(), done
                 bar.reset(task)
             before = done
-            seconds = time.monotonic() - start
-            rate = f"{done / seconds:.2f} {unit}/s" if done and seconds > 0 else ""
+            seconds, made = time.monotonic() - start, done - already
+            rate = f"{made / seconds:.2f} {unit}/s" if made and seconds > 0 else ""
             bar.update(task, completed=done, total=total, description=word, rate=rate)
 
         yield update
@@ -60,20 +60,20 @@ def progress_bar(unit: str) -> Iterator[Progress]:
 
 def _plain(unit: str) -> Progress:
     start = last = time.monotonic()
-    before = 0
+    before, already = -1, 0  # what was done before this call does not count for the rate
 
     def update(done: int, total: int, word: str) -> None:
-        nonlocal start, last, before
+        nonlocal start, last, before, already
         now = time.monotonic()
-        if done < before:  # the next stretch of work has begun
-            start = now
+        if before < 0 or done < before:  # the next stretch of work has begun
+            start, already = now, done
         before = done
         if done < total and now - last < SECONDS_BETWEEN_LINES:
             return
         last = now
-        seconds = now - start
-        left = f", {seconds / done * (total - done):.0f} s left" if done else ""
-        rate = f", {done / seconds:.2f} {unit}/s{left}" if done and seconds > 0 else ""
+        seconds, made = now - start, done - already
+        left = f", {seconds / made * (total - done):.0f} s left" if made else ""
+        rate = f", {made / seconds:.2f} {unit}/s{left}" if made and seconds > 0 else ""
         click.echo(f"{word}: {done}/{total} {unit}{rate}", err=True)
 
     return update

@@ -47,7 +47,21 @@ from statsnorm.cli import options
 @options.out_dir(required=True)
 @options.size
 @options.batch_size
-@click.option("--lr", type=float, default=1e-3, show_default=True, help="Learning rate of Adam.")
+@click.option(
+    "--lr",
+    multiple=True,
+    default=("1e-3",),
+    show_default=True,
+    callback=options.split_numbers,
+    metavar="RATE[,RATE...]",
+    help="Learning rate of Adam; of several every cell is trained at each.",
+)
+@click.option(
+    "--lr-from",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="RUN",
+    help="A finished pilot; each norm on each condition has the rate that was best there.",
+)
 @click.option(
     "--loss",
     type=click.Choice(["vgg16", "vgg19"]),
@@ -76,6 +90,21 @@ from statsnorm.cli import options
     default="all",
     show_default=True,
     help="Which normalisers the generator has: all, or its first or last alone.",
+)
+@click.option(
+    "--batch-kind",
+    type=click.Choice(["mixed", "style-homogeneous", "content-homogeneous"]),
+    default="mixed",
+    show_default=True,
+    help="How minibatches are composed; all but mixed need --renderings.",
+)
+@click.option(
+    "--renderings",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Every photograph of a placebo is there in N styles; 0: in one, drawn by its name.",
 )
 @click.option(
     "--width",
@@ -114,11 +143,40 @@ from statsnorm.cli import options
     metavar="T[,T...]",
     help="Iterations whose generators are kept too; 0 is the untrained one.",
 )
+@click.option(
+    "--keep-generators",
+    multiple=True,
+    default=("*",),
+    show_default=True,
+    callback=options.split_commas,
+    metavar="GLOB[,GLOB...]",
+    help="Cells whose generators are kept; '' for none.",
+)
 @click.option("--pilot", is_flag=True, help="Blocks for learning rates and thresholds only.")
 @options.style_generator
 @options.style_index
 @options.device
 @options.precision
+@click.option("--compile/--no-compile", default=False, show_default=True, help="Compile the step.")
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same bits again on one GPU; a CPU gives them anyway.",
+)
+@click.option(
+    "--together",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cells trained side by side, each on its own stream of the GPU.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop in time, after the last cell that fits; the same command goes on.",
+)
 @options.restart
 @options.seed
 @click.pass_context
@@ -128,6 +186,14 @@ def train(ctx: click.Context, /, resume: bool, conditions: tuple[str, ...], **ch
     \b
         statsnorm train --images photos/ --target wave.jpg --target scream.jpg \\
             --norm in,bn --condition original,contrast,style --iterations 2000 --out runs/figure1
+
+    Learning rates are chosen by a pilot on targets of its own:
+
+    \b
+        statsnorm train --images photos/ --target pilot_paintings/ --pilot --lr 5e-4,1e-3,2e-3 \\
+            --condition original,contrast,style --iterations 500 --out runs/pilot
+        statsnorm train --images photos/ --target paintings/ --lr-from runs/pilot \\
+            --condition original,contrast,style --out runs/figure1
     """
     from statsnorm.cli.progress import progress_bar
     from statsnorm.images.conditions import check_condition

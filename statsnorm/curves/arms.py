@@ -28,6 +28,7 @@ LOSS_FIELDS = (
     "record_every",
     "style_generator",
     "style_index",
+    "renderings",
 )
 """Fields of the configuration that decide what the held-out style loss is a loss of."""
 

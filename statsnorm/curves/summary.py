@@ -7,7 +7,7 @@ normaliser, condition nor learning rate; cells of one setting may be compared.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import PurePath
 from typing import Any
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 IN, BN, ORIGINAL = "in", "bn", "original"
 DONE = "done"
-IDENTITY = ("targets", "norms", "conditions", "seed", "pilot", "lr")
+IDENTITY = ("targets", "norms", "conditions", "seed", "pilot", "lr", "lr_grid", "arm_lr")
 MINIBATCH_POINTS = 200
 LOSSES = ("style", "content", "total")
 
@@ -107,12 +107,12 @@ def _cells(train: Mapping[str, Any], curves: pd.DataFrame) -> list[dict[str, Any
                 "rows": mine,
             }
         )
-    there = {(cell["block"], cell["norm"], cell["condition"]) for cell in found}
+    there = {(cell["block"], cell["norm"], cell["condition"], cell["lr"]) for cell in found}
     seeds = {cell["block"]: cell["seed"] for cell in found}
     for number, target in enumerate(train["targets"]):
         block = f"b{number:02d}"
-        for norm, condition in product(train["norms"], train["conditions"]):
-            if (block, norm, condition) not in there:
+        for norm, condition, lr in _arms(train):
+            if (block, norm, condition, lr) not in there:
                 found.append(
                     {
                         "block": block,
@@ -120,11 +120,20 @@ def _cells(train: Mapping[str, Any], curves: pd.DataFrame) -> list[dict[str, Any
                         "seed": seeds.get(block, -1),
                         "norm": norm,
                         "condition": condition,
-                        "lr": float(train["lr"]),
+                        "lr": lr,
                         "rows": None,
                     }
                 )
     return sorted(found, key=lambda c: (c["block"], c["norm"], c["condition"], c["lr"]))
+
+
+def _arms(train: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Yield norm, condition and learning rate of every planned cell of a block."""
+    chosen = {(n, c): float(lr) for n, c, lr in train.get("arm_lr", ())}
+    for norm, condition in product(train["norms"], train["conditions"]):
+        rate = chosen.get((norm, condition), float(train["lr"]))
+        for lr in train.get("lr_grid") or (rate,):
+            yield norm, condition, float(lr)
 
 
 def _name(target: str) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from statsnorm.networks import Network
-from statsnorm.training.loss import Losses, losses
-from statsnorm.training.plan import TrainConfig, TrainingCell, minibatches
+from statsnorm.training.plan import TrainConfig, TrainingCell
 from statsnorm.training.state import load_state, save_state
+from statsnorm.training.step import Execution, Problem, Stepper, has_running_statistics
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """The images of one condition on the device, with the content features worth keeping."""
-
-    images: Tensor  # (n, 3, H, W), RGB in [0, 1] or beyond, float32
-    content: Callable[[Tensor], Tensor]  # image numbers (N,) -> activations at the content tap
-    train: Tensor  # int64: numbers of the training images
-    heldout: tuple[Tensor, ...]  # fixed batches of image numbers, all of one size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What a cell's generator is asked to do: on which images, towards which style."""
-
-    config: TrainConfig
-    pool: Pool
-    vgg: Network
-    targets: Mapping[str, Tensor]  # style statistics of the target at each style tap
+DIVERGED = 1e3
+"""A cell ends when its held-out total loss is so many times that of the fresh generator."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,45 +31,8 @@ class CellResult:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-@contextmanager
-def batch_statistics(module: nn.Module, *, batch: bool) -> Iterator[None]:
-    """Run normalisers on batch (or on running) statistics and leave every buffer as it was."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    kept = [
-        (m.momentum, None if (n := m.num_batches_tracked) is None else n.clone()) for m in norms
-    ]
-    was_training = module.training
-    module.train(batch)
-    for norm in norms:
-        norm.momentum = 0.0  # running = 1 * running + 0 * batch
-    try:
-        yield
-    finally:
-        module.train(was_training)
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum = momentum
-            if count is not None and norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.copy_(count)
-
-
-def has_running_statistics(module: nn.Module) -> bool:
-    """Return whether any normaliser behaves otherwise in eval mode."""
-    return any(
-        isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-        for m in module.modules()
-    )
-
-
-def train_cell(
-    cell: TrainingCell,
-    problem: Problem,
-    generator: Network,
-    *,
-    part: Path | None = None,
-    checkpoint_every: int = 0,
-    reached: Callable[[int], None] | None = None,
-) -> CellResult:
-    """Train the generator of one cell and return its curves.
+class CellTraining:
+    """A cell in the making: `advance` until it is `finished`, then `result`.
 
     The generator is trained in place by Adam. `part` is the file of the unfinished cell: when it
     exists training goes on from there, to the same bits as without the interruption.
@@ -100,105 +45,150 @@ def train_cell(
         Is told 0 and every iteration done, with the generator in that state; told again of
         those behind the last saved state of an interrupted cell.
     """
-    config, pool = problem.config, problem.pool
-    module = generator.module.train().requires_grad_(True)
-    optimiser = torch.optim.Adam(module.parameters(), lr=config.lr)
-    order = minibatches(
-        len(pool.train), batch=config.batch, iterations=config.iterations, seed=cell.seed
-    )
-    numbers = pool.train[order.to(pool.train.device)]  # (T, batch)
-    trace = torch.full((config.iterations, 2), math.nan)  # style and content of each minibatch
-    trace = trace.to(pool.images.device)
-    rows: list[dict[str, Any]] = []
-    start, seconds = 0, 0.0
-    if part is not None and part.exists():
-        start, seconds, rows = load_state(part, module, optimiser, trace)
 
-    clock = time.perf_counter() - seconds
-    status = "done"
-    if start == 0:
-        rows += _evaluate(cell, problem, generator, 0)
-        _tell(reached, 0)
-    done = start
-    for t in range(start, config.iterations):
-        found = _step(problem, generator, numbers[t], optimiser)
-        trace[t, 0], trace[t, 1] = found.style.detach(), found.content.detach()
-        done = t + 1
-        if done % config.every == 0 or done == config.iterations:
-            rows += _evaluate(cell, problem, generator, done)
-            for row in rows[-2:]:
-                row["seconds"] = time.perf_counter() - clock
-            if not torch.isfinite(trace[start:done]).all() or not _finite(rows[-1]):
-                status = f"diverged by iteration {done}"
-                break
-        _tell(reached, done)
-        if part is not None and checkpoint_every and done % checkpoint_every == 0:
-            save_state(part, module, optimiser, trace, done, time.perf_counter() - clock, rows)
-    module.eval().requires_grad_(False)
-    rows += _minibatch_rows(cell, config, trace[:done].cpu())
-    return CellResult(module=module, iteration=done, status=status, rows=rows)
+    def __init__(
+        self,
+        cell: TrainingCell,
+        problem: Problem,
+        generator: Network,
+        *,
+        part: Path | None = None,
+        checkpoint_every: int = 0,
+        reached: Callable[[int], None] | None = None,
+        how: Execution,
+    ) -> None:
+        self.cell, self.config = cell, problem.config
+        self.stepper = Stepper(problem, generator, seed=cell.seed, lr=cell.lr, how=how)
+        self.module = generator.module
+        self.rows: list[dict[str, Any]] = []
+        self.done, self.status, self._seconds = 0, "", 0.0
+        self._part, self._every, self._reached = part, checkpoint_every, reached
+        if part is not None and part.exists():
+            self.done, self._seconds, self.rows = load_state(
+                part, self.module, self.stepper.optimiser, self.stepper.trace
+            )
+            self.stepper.start_at(self.done)
+        self._clock = time.perf_counter() - self._seconds
+        self._checked = self.done
+        if not self.rows:
+            self._record()
+            self._tell()
 
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent or the cell ended early."""
+        return bool(self.status)
 
-def _tell(reached: Callable[[int], None] | None, iteration: int) -> None:
-    if reached is not None:
-        reached(iteration)
+    def advance(self) -> None:
+        """Do one update, and what is due after it: a record, a checkpoint."""
+        self.stepper.update()
+        self.done += 1
+        if self.done % self.config.every == 0 or self.done == self.config.iterations:
+            self._record()
+            self.status = self._ending()
+        if not self.status.startswith("diverged"):
+            self._tell()
+        if self._every and not self.finished and self.done % self._every == 0:
+            self.keep()
 
+    def _tell(self) -> None:
+        if self._reached is not None:
+            with self.stepper.queue():
+                self._reached(self.done)
 
-def _step(
-    problem: Problem,
-    generator: Network,
-    numbers: Tensor,
-    optimiser: torch.optim.Optimizer,
-) -> Losses:
-    optimiser.zero_grad(set_to_none=True)
-    found = _losses(problem, generator, numbers)
-    total = found.total(problem.config.style_weight, problem.config.content_weight)
-    torch.autograd.backward([total])
-    optimiser.step()
-    return found
+    def keep(self) -> None:
+        """Write the unfinished cell to its file, if it has one."""
+        if self._part is not None:
+            with self.stepper.queue():
+                save_state(
+                    self._part,
+                    self.module,
+                    self.stepper.optimiser,
+                    self.stepper.trace,
+                    self.done,
+                    time.perf_counter() - self._clock,
+                    self.rows,
+                )
 
-
-def _losses(
-    problem: Problem,
-    generator: Network,
-    numbers: Tensor,
-) -> Losses:
-    config, pool = problem.config, problem.pool
-    x = pool.images[numbers].contiguous(memory_format=torch.channels_last)
-    assert generator.postprocess is not None
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        index = generator.indices[0] if generator.indices else ""
-        output = generator.postprocess(generator.forward(x, index))
-        return losses(
-            problem.vgg,
-            output,
-            problem.targets,
-            pool.content(numbers),
-            statistics=config.statistics,
+    def result(self) -> CellResult:
+        """Return curves and generator, in eval mode; the cell is over."""
+        self.module.eval().requires_grad_(False)
+        with self.stepper.queue():
+            trace = self.stepper.trace[: self.done].cpu()
+        return CellResult(
+            module=self.module,
+            iteration=self.done,
+            status=self.status,
+            rows=self.rows + _minibatch_rows(self.cell, self.config, trace),
         )
 
+    def _record(self) -> None:
+        """Held-out losses with batch statistics, and now and then with running statistics too."""
+        config = self.config
+        modes = [True]
+        tenth = self.done % (10 * config.every) == 0 or self.done == config.iterations
+        if tenth and has_running_statistics(self.module):
+            modes.append(False)
+        for batch in modes:
+            style, content = self.stepper.evaluate(batch=batch)
+            mode = "train" if batch else "eval"
+            row = _row(self.cell, config, self.done, "heldout", mode, style, content)
+            if self.done:
+                row["seconds"] = time.perf_counter() - self._clock
+            self.rows.append(row)
 
-def _evaluate(
+    def _ending(self) -> str:
+        """Return "" for a cell that goes on, "done", or why it ends here."""
+        with self.stepper.queue():
+            finite = bool(torch.isfinite(self.stepper.trace[self._checked : self.done]).all())
+        self._checked = self.done
+        last = [row for row in self.rows if row["bn_mode"] == "train"][-1]
+        if not (finite and math.isfinite(last["total_loss"])):
+            return f"diverged by iteration {self.done}"
+        if last["total_loss"] > DIVERGED * self.rows[0]["total_loss"]:
+            return f"diverged by iteration {self.done}: {DIVERGED:g} times the first loss"
+        return "done" if self.done == self.config.iterations else ""
+
+
+def train_cell(
     cell: TrainingCell,
     problem: Problem,
     generator: Network,
-    iteration: int,
-) -> list[dict[str, Any]]:
-    """Held-out losses with batch statistics, and now and then with running statistics too."""
-    config = problem.config
-    modes = [True]
-    tenth = iteration % (10 * config.every) == 0 or iteration == config.iterations
-    if tenth and has_running_statistics(generator.module):
-        modes.append(False)
-    rows = []
-    for batch in modes:
-        with torch.no_grad(), batch_statistics(generator.module, batch=batch):
-            found = [_losses(problem, generator, numbers) for numbers in problem.pool.heldout]
-        style = torch.stack([f.style for f in found]).double().mean().item()
-        content = torch.stack([f.content for f in found]).double().mean().item()
-        mode = "train" if batch else "eval"
-        rows.append(_row(cell, config, iteration, "heldout", mode, style, content))
-    return rows
+    *,
+    part: Path | None = None,
+    checkpoint_every: int = 0,
+    reached: Callable[[int], None] | None = None,
+    how: Execution | None = None,
+) -> CellResult:
+    """Train the generator of one cell to its end and return its curves."""
+    training = CellTraining(
+        cell,
+        problem,
+        generator,
+        part=part,
+        checkpoint_every=checkpoint_every,
+        reached=reached,
+        how=how or Execution(),
+    )
+    side_by_side([training])
+    return training.result()
+
+
+def side_by_side(cells: Sequence[CellTraining], *, until: float = math.inf) -> bool:
+    """Train cells in turn, an update each, and return whether all came to their end.
+
+    On a GPU each has its own stream, so that several fill it better than one. None knows of the
+    others: its bits are those of training alone. When `time.monotonic()` passes `until`, those
+    that are not finished are kept as they are.
+    """
+    while going := [cell for cell in cells if not cell.finished]:
+        if time.monotonic() >= until:
+            for cell in going:
+                cell.keep()
+            return False
+        for cell in going:
+            cell.advance()
+    return True
 
 
 def _minibatch_rows(cell: TrainingCell, config: TrainConfig, trace: Tensor) -> list[dict[str, Any]]:
@@ -231,23 +221,6 @@ def _row(
         "style_loss": style,
         "content_loss": content,
         "total_loss": config.style_weight * style + config.content_weight * content,
-        "lr": config.lr,
+        "lr": cell.lr,
         "seconds": math.nan,
     }
-
-
-def _finite(row: Mapping[str, Any]) -> bool:
-    return math.isfinite(row["style_loss"]) and math.isfinite(row["content_loss"])
-
-
-def heldout_batches(numbers: Sequence[int], batch: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Return fixed batches of `batch` image numbers; a rest that fills no batch is left out.
-
-    Fewer images than one batch are repeated in order until they fill it.
-    """
-    if len(numbers) < batch:
-        numbers = [numbers[i % len(numbers)] for i in range(batch)]
-    full = len(numbers) // batch
-    return tuple(
-        torch.tensor(numbers[i * batch : (i + 1) * batch], device=device) for i in range(full)
-    )

@@ -21,10 +21,14 @@ STATISTICS = ("gram", "moments")
 
 
 def gram(x: Tensor) -> Tensor:
-    """Return the Gram matrices over C H W of activations (N, C, H, W): (N, C, C)."""
+    """Return the Gram matrices over C H W of activations (N, C, H, W): (N, C, C).
+
+    In at least float32 whatever the dtype of `x`: the loss is a small difference of them.
+    """
     n, c, h, w = x.shape
-    flat = x.reshape(n, c, h * w)  # (N, C, HW)
-    return flat @ flat.mT / (c * h * w)
+    with torch.autocast(x.device.type, enabled=False):
+        flat = x.reshape(n, c, h * w).to(torch.promote_types(x.dtype, torch.float32))  # (N, C, HW)
+        return flat @ flat.mT / (c * h * w)
 
 
 def mean_and_sd(x: Tensor) -> Tensor:
@@ -33,7 +37,8 @@ def mean_and_sd(x: Tensor) -> Tensor:
     The style statistics of Li et al., Demystifying neural style transfer (2017), sec. 4.2. The
     1e-5 inside the root keeps the gradient of a dead channel finite.
     """
-    var, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    var, mean = torch.var_mean(wide, dim=(2, 3), correction=0)
     return torch.stack([mean, (var + 1e-5).sqrt()], dim=1)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import PurePath
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from statsnorm.errors import StatsnormError, unknown
+
+BATCH_KINDS = ("mixed", "style-homogeneous", "content-homogeneous")
+RENDERED = ("placebo", "placebo-matched")
+"""Conditions whose images can be there in several styles, for batches of one style or content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,9 @@ class TrainConfig:
     size: int = 256  # pixels, square
     batch: int = 4
     iterations: int = 2000
-    lr: float = 1e-3  # Adam
+    lr: float = 1e-3  # Adam; of the arms that `arm_lr` does not name
+    lr_grid: tuple[float, ...] = ()  # every cell at each of these rates, as a pilot does
+    arm_lr: tuple[tuple[str, str, float], ...] = ()  # norm, condition, rate: a pilot's choice
     loss: str = "vgg16"
     statistics: str = "gram"
     style_weight: float = 5.0
@@ -39,6 +43,8 @@ class TrainConfig:
     heldout: int = 64  # images of the fixed evaluation set
     record_every: int = 0  # 0: a hundredth of the budget
     precision: str = "fp32"
+    batch_kind: str = "mixed"
+    renderings: int = 0  # styles in which every image of a placebo is there; 0: one drawn by name
     style_generator: str = "cin26"
     style_index: str | None = None
     pilot: bool = False  # pilot blocks set learning rates and thresholds and are never reused
@@ -54,8 +60,32 @@ class TrainConfig:
             raise StatsnormError(f"residual_blocks must not be negative: {self.residual_blocks}")
         if self.size % 4:
             raise StatsnormError(f"size must be a multiple of 4, got {self.size}")
-        if not self.lr > 0:
-            raise StatsnormError(f"lr must be positive, got {self.lr}")
+        for lr in (self.lr, *self.lr_grid, *(rate for _, _, rate in self.arm_lr)):
+            if not 0 < lr < math.inf:
+                raise StatsnormError(f"lr must be positive and finite, got {lr}")
+        check_names("batch kind", [self.batch_kind], BATCH_KINDS)
+        self._check_renderings()
+
+    def _check_renderings(self) -> None:
+        if self.renderings < 0:
+            raise StatsnormError(f"renderings must not be negative, got {self.renderings}")
+        others = [c for c in self.conditions if c not in RENDERED]
+        if self.renderings and others:
+            raise StatsnormError(
+                f"renderings need the conditions {' or '.join(RENDERED)}, got {others[0]!r}"
+            )
+        if self.batch_kind != "mixed" and not self.renderings:
+            raise StatsnormError(f"batch kind {self.batch_kind!r} needs renderings of every image")
+        if self.batch_kind == "content-homogeneous" and self.renderings < self.batch:
+            raise StatsnormError(
+                f"a content-homogeneous batch of {self.batch} needs as many renderings of an "
+                f"image, got {self.renderings}"
+            )
+
+    def rates(self, norm: str, condition: str) -> tuple[float, ...]:
+        """Return the learning rates at which an arm is trained."""
+        chosen = [lr for n, c, lr in self.arm_lr if (n, c) == (norm, condition)]
+        return self.lr_grid or tuple(chosen) or (self.lr,)
 
     @property
     def every(self) -> int:
@@ -76,12 +106,15 @@ class TrainingCell:
     norm: str
     condition: str
     seed: int  # of the block: initial weights and minibatch order
+    lr: float = 1e-3
+    named_lr: bool = False  # whether its name says the rate: there are several
 
     @property
     def name(self) -> str:
         """Return the cell's name, which is also its file name."""
         stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in PurePath(self.target).stem)
-        return f"b{self.block:02d}-{stem}-{self.norm}-{self.condition}"
+        rate = f"-lr{self.lr:g}" if self.named_lr else ""
+        return f"b{self.block:02d}-{stem}-{self.norm}-{self.condition}{rate}"
 
 
 def training_cells(config: TrainConfig) -> tuple[TrainingCell, ...]:
@@ -93,9 +126,12 @@ def training_cells(config: TrainConfig) -> tuple[TrainingCell, ...]:
             norm=norm,
             condition=condition,
             seed=derived_seed(config.seed, "block", block, config.pilot),
+            lr=lr,
+            named_lr=len(config.lr_grid) > 1,
         )
         for block, target in enumerate(config.targets)
         for norm, condition in product(config.norms, config.conditions)
+        for lr in config.rates(norm, condition)
     )
 
 
@@ -103,18 +139,6 @@ def derived_seed(*parts: object) -> int:
     """Return a 63-bit seed made from `parts`: equal parts, equal seed, on every machine."""
     text = "\x1f".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
-
-
-def minibatches(n_images: int, *, batch: int, iterations: int, seed: int) -> Tensor:
-    """Return the image numbers of every minibatch, int64 (iterations, batch).
-
-    Epochs are permutations of all images, laid end to end: every image serves equally often.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    needed = batch * iterations
-    epochs = -(-needed // n_images)
-    order = torch.cat([torch.randperm(n_images, generator=generator) for _ in range(epochs)])
-    return order[:needed].reshape(iterations, batch)
 
 
 def split_images(n: int, heldout: int) -> tuple[list[int], list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,9 +17,15 @@ from statsnorm.images.placebo import tune_placebo_strength
 from statsnorm.images.sources import ImageRef
 from statsnorm.images.stylise import StyleGenerator, style_image
 from statsnorm.networks import Network, load_network
-from statsnorm.training.cell import Pool, heldout_batches
+from statsnorm.training.batches import (
+    composed_heldout,
+    composed_minibatches,
+    heldout_batches,
+    minibatches,
+)
 from statsnorm.training.loss import content_features
-from statsnorm.training.plan import TrainConfig, split_images
+from statsnorm.training.plan import TrainConfig, derived_seed, split_images
+from statsnorm.training.step import Pool
 
 CHUNK = 16  # images treated or passed through VGG at a time
 PILOT_IMAGES = 8  # evenly spread over the source; they tune blur and the matched placebo
@@ -78,33 +84,71 @@ class Pools:
         return self.made[condition]
 
     def _make(self, condition: str) -> Pool:
-        x = torch.cat(
-            [self._treated(condition, i).to(self.device) for i in range(0, self._n, CHUNK)]
-        ).contiguous(memory_format=torch.channels_last)
-        train, heldout = split_images(self._n, self.config.heldout)
-        return Pool(
-            images=x,
-            content=self._content(x),
-            train=torch.tensor(train, device=self.device),
-            heldout=heldout_batches(heldout, self.config.batch, self.device),
-        )
+        parts = self._rendered(condition) if self.config.renderings else self._plain(condition)
+        x = torch.cat(list(parts)).contiguous(memory_format=torch.channels_last)
+        return Pool(images=x, content=self._content(x), order=self._order, heldout=self._heldout())
 
     @property
     def _n(self) -> int:
         return len(self.images.decoded)
 
-    def _treated(self, condition: str, start: int) -> Tensor:
-        part = slice(start, start + CHUNK)
-        x = torch.stack([image.pixels for image in self.images.decoded[part]]).to(self.device)
-        return apply_condition(
-            condition,
-            x,
-            content=x,
-            stylise=self.stylise,
-            index=_style_index(self.config, self.stylise),
-            images=[ref.image for ref in self.images.refs[part]],
-            seed=self.config.seed,
-            parameters=self.parameters,
+    def _chunk(self, start: int) -> Tensor:
+        part = self.images.decoded[start : start + CHUNK]
+        return torch.stack([image.pixels for image in part]).to(self.device)
+
+    def _plain(self, condition: str) -> Iterator[Tensor]:
+        """Yield the images under the condition, in order."""
+        for start in range(0, self._n, CHUNK):
+            x = self._chunk(start)
+            yield apply_condition(
+                condition,
+                x,
+                content=x,
+                stylise=self.stylise,
+                index=_style_index(self.config, self.stylise),
+                images=[ref.image for ref in self.images.refs[start : start + CHUNK]],
+                seed=self.config.seed,
+                parameters=self.parameters,
+            )
+
+    def _rendered(self, condition: str) -> Iterator[Tensor]:
+        """Yield all images in the first style, then all in the second, ..."""
+        assert self.stylise is not None, "both conditions need a generator"
+        matched = condition == "placebo-matched"
+        strength = self.parameters["placebo_strength"] if matched else 1.0
+        for index in rendered_styles(self.config, self.stylise):
+            for start in range(0, self._n, CHUNK):
+                x = self._chunk(start)
+                yield style_image(x, self.stylise, index, strength=strength, restore="none")
+
+    def _order(self, seed: int) -> Tensor:
+        """Return the image numbers of every minibatch of a cell, (T, batch)."""
+        config = self.config
+        train, _ = split_images(self._n, config.heldout)
+        shape = {"batch": config.batch, "iterations": config.iterations}
+        if not config.renderings:
+            return torch.tensor(train)[minibatches(len(train), **shape, seed=seed)]
+        return composed_minibatches(
+            train,
+            n=self._n,
+            styles=config.renderings,
+            kind=config.batch_kind,
+            **shape,
+            seed=seed,
+        )
+
+    def _heldout(self) -> tuple[Tensor, ...]:
+        config = self.config
+        _, heldout = split_images(self._n, config.heldout)
+        if not config.renderings:
+            return heldout_batches(heldout, config.batch, self.device)
+        return composed_heldout(
+            heldout,
+            n=self._n,
+            styles=config.renderings,
+            kind=config.batch_kind,
+            batch=config.batch,
+            device=self.device,
         )
 
     def _content(self, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -117,6 +161,17 @@ class Pools:
             [content_features(self.vgg, x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
         )
         return lambda numbers: features[numbers]
+
+
+def rendered_styles(config: TrainConfig, stylise: StyleGenerator) -> tuple[str, ...]:
+    """Return the styles in which every image is there: drawn by hash, without repeats."""
+    there = stylise.indices
+    if config.renderings > len(there):
+        raise StatsnormError(
+            f"{config.renderings} renderings asked for, {stylise.name} has {len(there)} styles"
+        )
+    drawn = sorted(there, key=lambda index: derived_seed(config.seed, "rendering", index))
+    return tuple(drawn[: config.renderings])
 
 
 def tuned_parameters(

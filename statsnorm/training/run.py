@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,7 @@ from statsnorm.generators import (
     kept_iterations,
 )
 from statsnorm.images.conditions import check_condition, needs_style
-from statsnorm.images.decode import PIXEL_LIMIT, decode
+from statsnorm.images.decode import PIXEL_LIMIT, Decoded, decode
 from statsnorm.images.doses import check_doses
 from statsnorm.images.sources import find_images
 from statsnorm.images.stylise import load_style_generator
@@ -40,10 +45,13 @@ from statsnorm.rundir import (
     record_shard,
 )
 from statsnorm.tables import CURVES_SCHEMA, SKIPPED_SCHEMA, write_table
-from statsnorm.training.cell import CellResult, Problem, train_cell
+from statsnorm.training.cell import CellResult, CellTraining, side_by_side
+from statsnorm.training.deterministic import deterministic as exact
 from statsnorm.training.loss import STATISTICS, style_targets
 from statsnorm.training.plan import TrainConfig, TrainingCell, check_names, training_cells
 from statsnorm.training.pool import Pools, decode_all, tuned_parameters
+from statsnorm.training.rates import pilot_rates
+from statsnorm.training.step import Execution, Problem
 
 Progress = Callable[[int, int, str], None]
 
@@ -59,22 +67,30 @@ def train(
     iterations: int = 2000,
     size: int = 256,
     batch_size: int = 4,
-    lr: float = 1e-3,
+    lr: float | Sequence[float] = 1e-3,
+    lr_from: str | Path | None = None,
     loss: str = "vgg16",
     weights: str | None = None,
     statistics: str = "gram",
     style_weight: float = 5.0,
     norm_at: str = "all",
+    batch_kind: str = "mixed",
+    renderings: int = 0,
     width: int = 32,
     residual_blocks: int = 5,
     heldout: int = 64,
     checkpoint_every: int = 500,
     keep_checkpoints: Sequence[int] = (),
+    keep_generators: Sequence[str] = ("*",),
     pilot: bool = False,
     style_generator: str = "cin26",
     style_index: str | None = None,
     precision: str = "fp32",
     device: str = "auto",
+    compile: bool = False,
+    deterministic: bool = False,
+    together: int = 1,
+    time_limit: float | None = None,
     pixel_limit: int = PIXEL_LIMIT,
     seed: int = 0,
     restart: bool = False,
@@ -96,11 +112,31 @@ def train(
         Number of blocks; as many as targets by default.
     iterations : int
         Budget T of every cell; held-out losses are recorded every T / 100.
+    lr : float or sequence of float
+        Learning rate of Adam; several train every cell at each, as a pilot does.
+    lr_from : str or Path, optional
+        A finished pilot run: each arm is trained at the rate that was best there.
+    batch_kind : {"mixed", "style-homogeneous", "content-homogeneous"}
+        How minibatches are composed (method.md 1.1, batch noise); all but mixed need renderings.
+    renderings : int
+        Every image of the conditions placebo and placebo-matched is there in so many styles,
+        the same ones for all; 0 for one drawn by its name.
     checkpoint_every : int
         Iterations between two saved states of an unfinished cell; 0 for none.
     keep_checkpoints : sequence of int
         Iterations whose generators are kept beside the last one, which always is; 0 is the
         untrained generator.
+    keep_generators : sequence of str
+        Globs of the cells whose generators are kept; those of the others are not written.
+    compile : bool
+        Compile forward and losses with torch.compile.
+    deterministic : bool
+        The same bits again on one device; slower on a GPU, no difference on a CPU.
+    together : int
+        Cells that are trained side by side; on a GPU each on a stream of its own.
+    time_limit : float, optional
+        Seconds after which no cell goes on. None is begun that would not end in time, as far as
+        earlier ones tell; the same call again goes on.
 
     Returns
     -------
@@ -117,6 +153,11 @@ def train(
     check_names("precision", [precision], ("fp32", "tf32", "bf16"))
     for name in condition:
         check_condition(name)
+    began = time.monotonic()
+    rates = (lr,) if isinstance(lr, int | float) else tuple(lr)
+    if not rates:
+        raise StatsnormError("give at least one learning rate")
+    pilot_run, arm_lr = pilot_rates(lr_from) if lr_from is not None else (None, ())
     config = TrainConfig(
         targets=_block_targets(target, blocks),
         norms=tuple(norm),
@@ -124,7 +165,9 @@ def train(
         size=size,
         batch=batch_size,
         iterations=iterations,
-        lr=lr,
+        lr=rates[0],
+        lr_grid=rates if len(rates) > 1 else (),
+        arm_lr=arm_lr,
         loss=loss,
         statistics=statistics,
         style_weight=style_weight,
@@ -133,114 +176,184 @@ def train(
         residual_blocks=residual_blocks,
         heldout=heldout,
         precision=precision,
+        batch_kind=batch_kind,
+        renderings=renderings,
         style_generator=style_generator,
         style_index=style_index,
         pilot=pilot,
         seed=seed,
     )
     keep = kept_iterations(keep_checkpoints, iterations)
-    for kind in config.norms:  # a misspelt norm shall not wait for its turn
-        _generator(config, kind, 0)
+    _check_arms(config)
     where = torch.device(resolve_device(device))
     keep_freed_memory()
-    vgg = _on(load_network(loss, weights=weights), where)
-    found = decode_all(find_images(images), size=size, pixel_limit=pixel_limit)
-    styled = any(needs_style(c) or c == "blur" for c in config.conditions)  # blur: as `style`
-    stylise = load_style_generator(style_generator, device=where) if styled else None
-    check_doses(config.conditions, stylise.indices if stylise else ())
-    parameters = tuned_parameters(config, found, stylise, where)
+    pools, targets = _prepare(config, images, weights=weights, device=where, limit=pixel_limit)
     cells = training_cells(config)
-    targets = {t: decode(Path(t), size=size, pixel_limit=pixel_limit) for t in set(config.targets)}
     run = open_run(
         Path(out),
         {
             "kind": "train",
             "train": config.as_dict(),
-            "images": {"n": len(found.refs), "sha256": found.sha256},
+            "images": {"n": len(pools.images.refs), "sha256": pools.images.sha256},
             "targets": {Path(t).name: d.sha256 for t, d in sorted(targets.items())},
-            "loss_sha256": vgg.sha256,
-            "style_sha256": stylise.sha256 if stylise else "",
-            "condition_parameters": parameters,
+            "loss_sha256": pools.vgg.sha256,
+            "style_sha256": pools.stylise.sha256 if pools.stylise else "",
+            "condition_parameters": dict(pools.parameters),
+            **({"pilot_run": pilot_run.hash} if pilot_run else {}),
             **({"keep_checkpoints": list(keep)} if keep else {}),
         },
-        expected=Expected(files=tuple(p for c in cells for p in _files(c))),
+        expected=Expected(files=tuple(p for c in cells for p in _files(c, keep_generators))),
         restart=restart,
     )
-    _write_skipped(run, found.skipped)
+    _write_skipped(run, pools.images.skipped)
+    sitting = Sitting(
+        run=run,
+        pools=pools,
+        targets={t: d.pixels[None].to(where) for t, d in targets.items()},
+        how=Execution(compile=compile),
+        checkpoint_every=checkpoint_every,
+        keep=keep,
+        generators=keep_generators,
+        until=began + time_limit if time_limit is not None else math.inf,
+    )
+    with exact(wanted=deterministic), tf32(allowed=precision != "fp32"):
+        _train_all(sitting, cells, together, progress)
+    finish(run)
+    return run
+
+
+@dataclass(slots=True, kw_only=True)
+class Sitting:
+    """What the cells of one call share."""
+
+    run: Run
+    pools: Pools
+    targets: Mapping[str, torch.Tensor]  # path -> (1, 3, H, W) on the device
+    how: Execution
+    checkpoint_every: int
+    keep: Sequence[int]  # iterations whose generators are kept
+    generators: Sequence[str]  # globs of the cells whose generators are kept
+    until: float  # by time.monotonic()
+    longest: float = 0.0  # seconds of a group of cells, begun and ended in this call
+
+
+def _prepare(
+    config: TrainConfig,
+    images: str | Path,
+    *,
+    weights: str | None,
+    device: torch.device,
+    limit: int,
+) -> tuple[Pools, dict[str, Decoded]]:
+    """Read images and targets, load networks, tune conditions: everything before the first cell."""
+    vgg = _on(load_network(config.loss, weights=weights), device)
+    found = decode_all(find_images(images), size=config.size, pixel_limit=limit)
+    styled = any(needs_style(c) or c == "blur" for c in config.conditions)  # blur: as `style`
+    stylise = load_style_generator(config.style_generator, device=device) if styled else None
+    check_doses(config.conditions, stylise.indices if stylise else ())
     pools = Pools(
         config=config,
         images=found,
         vgg=vgg,
         stylise=stylise,
-        device=where,
-        parameters=parameters,
+        device=device,
+        parameters=tuned_parameters(config, found, stylise, device),
     )
-    for i, cell in enumerate(cells):
+    targets = {t: decode(Path(t), size=config.size, pixel_limit=limit) for t in set(config.targets)}
+    return pools, targets
+
+
+def _check_arms(config: TrainConfig) -> None:
+    """Refuse now what would fail when a cell's turn has come."""
+    for kind in config.norms:
+        _generator(config, kind, 0)
+    named = {(norm, condition) for norm, condition, _ in config.arm_lr}
+    if config.arm_lr and config.lr_grid:
+        raise StatsnormError("give several learning rates or a pilot's choice of them, not both")
+    for arm in product(config.norms, config.conditions):
+        if named and arm not in named:
+            raise StatsnormError(f"the pilot has no learning rate for {arm[0]} on {arm[1]}")
+
+
+def _train_all(
+    sitting: Sitting, cells: Sequence[TrainingCell], together: int, progress: Progress | None
+) -> None:
+    """Train what is not done yet, some cells side by side, in block-major order."""
+    left = [cell for cell in cells if not _is_done(sitting, cell)]
+    done = len(cells) - len(left)
+    for start in range(0, len(left), together):
+        group = left[start : start + together]
         if progress:
-            progress(i, len(cells), cell.name)
-        image = targets[cell.target].pixels[None].to(where)
-        with tf32(allowed=precision == "tf32"):
-            _one_cell(run, cell, pools, image, checkpoint_every, keep)
+            progress(done + start, len(cells), group[0].name)
+        began = time.monotonic()
+        if began + sitting.longest >= sitting.until:
+            return
+        if _train_group(sitting, group):
+            sitting.longest = max(sitting.longest, time.monotonic() - began)
     if progress:
         progress(len(cells), len(cells), "trained")
-    finish(run)
-    return run
 
 
-def _one_cell(
-    run: Run,
-    cell: TrainingCell,
-    pools: Pools,
-    target: torch.Tensor,
-    checkpoint_every: int,
-    keep: Sequence[int],
-) -> None:
-    curves, generator = (run.path / name for name in _files(cell))
-    if _is_done(run, cell, keep) or not begin_shard(run, cell.name):
-        return  # done, or another process is at it
+def _train_group(sitting: Sitting, group: Sequence[TrainingCell]) -> bool:
+    """Train the cells of a group that nobody else is at; return whether it was the whole group."""
+    run = sitting.run
+    mine = [cell for cell in group if begin_shard(run, cell.name)]
     try:
-        config = pools.config
-        problem = Problem(
-            config=config,
-            pool=pools[cell.condition],
-            vgg=pools.vgg,
-            targets=style_targets(pools.vgg, target, config.statistics),
-        )
-        part = generator.with_suffix(".part.safetensors")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        network = _on(_generator(config, cell.norm, cell.seed), pools.device)
-
-        def keep_it(iteration: int) -> None:
-            if iteration in keep:
-                _save(
-                    run.path / checkpoint_file(cell.name, iteration),
-                    network.module,
-                    cell,
-                    iteration,
-                )
-
-        result = train_cell(
-            cell,
-            problem,
-            network,
-            part=part,
-            checkpoint_every=checkpoint_every,
-            reached=keep_it,
-        )
-        _write_cell(run, cell, result, curves, generator)
-        part.unlink(missing_ok=True)
+        mine = [cell for cell in mine if not _is_done(sitting, cell)]
+        trainings = [_begin(sitting, cell) for cell in mine]
+        whole = side_by_side(trainings, until=sitting.until)
+        for cell, training in zip(mine, trainings, strict=True):
+            if training.finished:
+                _write_cell(sitting, cell, training.result())
+                _part(run, cell).unlink(missing_ok=True)
     finally:
-        end_shard(run, cell.name)
+        for cell in group:
+            end_shard(run, cell.name)
+    return whole and len(mine) == len(group)
 
 
-def _write_cell(
-    run: Run, cell: TrainingCell, result: CellResult, curves: Path, generator: Path
-) -> None:
-    _save(generator, result.module, cell, result.iteration, status=result.status)
+def _begin(sitting: Sitting, cell: TrainingCell) -> CellTraining:
+    pools, config = sitting.pools, sitting.pools.config
+    problem = Problem(
+        config=config,
+        pool=pools[cell.condition],
+        vgg=pools.vgg,
+        targets=style_targets(pools.vgg, sitting.targets[cell.target], config.statistics),
+    )
+    part = _part(sitting.run, cell)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    network = _on(_generator(config, cell.norm, cell.seed), pools.device)
+
+    def keep_it(iteration: int) -> None:
+        if iteration in sitting.keep:
+            path = sitting.run.path / checkpoint_file(cell.name, iteration)
+            _save(path, network.module, cell, iteration)
+
+    return CellTraining(
+        cell,
+        problem,
+        network,
+        part=part,
+        checkpoint_every=sitting.checkpoint_every,
+        reached=keep_it,
+        how=sitting.how,
+    )
+
+
+def _part(run: Run, cell: TrainingCell) -> Path:
+    return (run.path / generator_file(cell.name)).with_suffix(".part.safetensors")
+
+
+def _write_cell(sitting: Sitting, cell: TrainingCell, result: CellResult) -> None:
+    """Write the generator, if it is kept, then the curves."""
+    run, files = sitting.run, _files(cell, sitting.generators)
+    if generator_file(cell.name) in files:
+        generator = run.path / generator_file(cell.name)
+        _save(generator, result.module, cell, result.iteration, status=result.status)
     footer = {**run.metadata, "statsnorm.status": result.status}
     table = pa.Table.from_pylist(result.rows, schema=CURVES_SCHEMA)
-    write_table(curves, table, metadata=footer)
-    record_shard(run, cell.name, _files(cell), {"status": result.status})
+    write_table(run.path / curves_file(cell.name), table, metadata=footer)
+    record_shard(run, cell.name, files, {"status": result.status})
 
 
 def _save(
@@ -261,16 +374,18 @@ def _save(
     save_checkpoint(path, module, metadata)
 
 
-def _is_done(run: Run, cell: TrainingCell, keep: Sequence[int]) -> bool:
+def _is_done(sitting: Sitting, cell: TrainingCell) -> bool:
     """Return whether a cell has all its files; one that ended early has no later checkpoint."""
-    if not all((run.path / name).exists() for name in _files(cell)):
+    run = sitting.run
+    if not all((run.path / name).exists() for name in _files(cell, sitting.generators)):
         return False
-    kept = (run.path / checkpoint_file(cell.name, iteration) for iteration in keep)
+    kept = (run.path / checkpoint_file(cell.name, iteration) for iteration in sitting.keep)
     return cell_status(run, cell.name) != "done" or all(path.exists() for path in kept)
 
 
-def _files(cell: TrainingCell) -> tuple[str, str]:
-    return curves_file(cell.name), generator_file(cell.name)
+def _files(cell: TrainingCell, generators: Sequence[str]) -> tuple[str, ...]:
+    kept = any(fnmatchcase(cell.name, pattern) for pattern in generators)
+    return (curves_file(cell.name), *([generator_file(cell.name)] if kept else []))
 
 
 def _generator(config: TrainConfig, norm: str, seed: int) -> Network:
