@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow check calibrate wheel clean
+.PHONY: demo test slow check reports calibrate wheel clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reports: $(STAMP)
+	for report in reports/*/provenance.json; do \
+	    $(BIN)/statsnorm verify --rebuild "$$(dirname "$$report")" || exit 1; done
 
 calibrate: $(STAMP)
 	$(BIN)/python benchmarks/calibrate.py --out reports/calibration

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +23,7 @@ from statsnorm.cli.report import report as command
 from statsnorm.errors import SchemaError, StatsnormError
 from statsnorm.report.discover import find_analyses
 from statsnorm.report.encode import csv_bytes, parquet_bytes, read_parquet, sha256
+from statsnorm.report.latex import tex_bytes
 from statsnorm.report.provenance import plan_note, without_paths
 from statsnorm.report.render import plain, prose
 from statsnorm.report.write import ReportResult, write_report
@@ -46,11 +51,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_directory_holds_what_the_design_says(written):
     files = set(contents(written.out))
     assert {"report.html", "report.md", "provenance.json", "inputs/plan.toml"} <= files
-    for form in ("csv", "parquet"):
+    for form in ("csv", "parquet", "tex"):
         assert {
             f"tables/{n}.{form}" for n in ("effects", "gates", "claims", "fake.removed")
         } <= files
-    assert {"figures/fake.by_tap.svg", "figures/fake.by_tap.png"} <= files
+    assert {f"figures/fake.by_tap.{form}" for form in ("svg", "png", "pdf")} <= files
     assert {"inputs/fake.removed.parquet", "inputs/fake.images.parquet"} <= files
     assert written.verdicts == (("H5a", "supported"),)
 
@@ -92,7 +97,6 @@ def test_an_analysis_without_its_tables_is_left_out_with_the_reason(written):
     assert written.left_out == (
         ("picky", "the runs hold no training curves; give a run of statsnorm train"),
     )
-    assert written.complete
     assert "no training curves" in read(written, "report.html")
     assert "no training curves" in read(written, "report.md")
 
@@ -119,6 +123,7 @@ def test_no_path_of_the_machine_and_no_time_stands_in_a_report(written, tmp_path
         assert str(tmp_path_factory.getbasetemp()).encode() not in content, name
     assert b"dc:date" not in (written.out / "figures/fake.by_tap.svg").read_bytes()
     assert b"Software" not in (written.out / "figures/fake.by_tap.png").read_bytes()
+    assert b"CreationDate" not in (written.out / "figures/fake.by_tap.pdf").read_bytes()
 
 
 def test_file_names_are_shown_and_never_markup(written):
@@ -129,19 +134,23 @@ def test_file_names_are_shown_and_never_markup(written):
     assert EVIL in read(written, "tables/fake.images.csv")
 
 
-def test_the_page_forbids_every_request(written):
+def test_the_page_forbids_every_request_and_all_but_its_own_style_and_script(written):
     page = read(written, "report.html")
-    policy = page[page.index("Content-Security-Policy") :][:400]
-    assert "default-src 'none'" in policy.replace("&#39;", "'")
-    assert "unsafe-inline' 'sha256" not in policy
+    policy = html.unescape(page[page.index("Content-Security-Policy") :][:500])
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        inside = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
+        assert len(inside) == 1
+        digest = base64.b64encode(hashlib.sha256(inside[0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not re.search(r"<[^>]* style=", page)
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     assert len(page) < 5_000_000
 
 
 def test_ids_are_unique_and_every_link_within_the_page_has_a_target(written):
-    import re
-
     page = read(written, "report.html")
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -225,6 +234,19 @@ def test_the_command_prints_where_the_report_is_and_what_it_says(tmp_path):
         "IN removed 65.0 % of style variance; untrained: 40 %.",
         "H5a: supported",
     ]
+
+
+def test_an_analysis_that_was_named_and_left_out_gives_status_1(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "fake.py")
+    picky = write_analysis(tmp_path / "picky.py", PICKY)
+    arguments = [str(run), "--analysis", str(own), "--out", str(tmp_path / "out")]
+    ran = CliRunner().invoke(command, [*arguments, "--analysis", str(picky)])
+    assert ran.exit_code == 1
+    assert "asked for, but left out: picky: the runs hold no training curves" in ran.stdout
+    unnamed = write_report(run, out=tmp_path / "all")  # shipped ones, none of which fits
+    assert unnamed.left_out
+    assert unnamed.complete
+    assert "asked for" not in str(unnamed)
 
 
 def test_a_failing_run_is_told_and_the_others_are_written(tmp_path):
@@ -331,6 +353,69 @@ def test_parquet_keeps_lists_and_empty_columns_and_names_what_it_cannot_store():
 def test_csv_has_six_digits_and_quotes_what_needs_it():
     frame = pd.DataFrame({"x": [1 / 3, np.nan], "b": [True, False], "s": ['a,"b"', "é"]})
     assert csv_bytes(frame).decode() == 'x,b,s\n0.333333,true,"a,""b"""\n,false,é\n'
+
+
+def test_latex_escapes_what_it_shows_and_leaves_lists_out():
+    frame = pd.DataFrame(
+        {"R_S": [-1 / 3, 2e-7], "what": ["50 % \\input{x}", "a & b"], "points": [[1.0], [2.0]]}
+    )
+    assert tex_bytes(frame).decode().splitlines() == [
+        r"% \usepackage{booktabs}",
+        "% left out, a list in each row: points",
+        r"\begin{tabular}{rl}",
+        r"\toprule",
+        r"R\_S & what \\",
+        r"\midrule",
+        r"$-0.3333$ & 50 \% \textbackslash{}input\{x\} \\",
+        r"$2\times10^{-7}$ & a \& b \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+WIDE = """
+\"\"\"Far too much to show: many rows, long lists, a drawing of many points.\"\"\"
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from statsnorm.report.model import Figure, Report
+
+ROWS, NAMES = 1500, [f"t{i}" for i in range(14)]
+
+
+def summarise(tables):
+    return {"x": pd.DataFrame({"x": np.arange(ROWS, dtype=float)})}
+
+
+def run(inputs, plan, rng):
+    table = pd.DataFrame({"x": inputs["x"]["x"], "words": ["w" * 200] * ROWS})
+    table["list"] = [list(map(float, range(40)))] * ROWS
+    figures = [
+        Figure(name=n, draw="cloud", table=n, caption="Points.", alt="A cloud.") for n in NAMES
+    ]
+    tables = {n: table for n in NAMES}
+    return Report(name="wide", title="Wide", question=__doc__, tables=tables, figures=figures)
+
+
+def cloud(table):
+    figure = Drawing(figsize=(7, 3))
+    axis = figure.subplots()
+    for x in table["x"]:  # a path each
+        axis.plot([x, x + 1], [np.sin(x), np.cos(x)])
+    return figure
+"""
+
+
+@pytest.mark.slow
+def test_the_page_stays_below_5_mb_whatever_the_tables_hold(tmp_path):
+    run, own = write_run(tmp_path / "run"), write_analysis(tmp_path / "wide.py", WIDE)
+    result = write_report(run, out=tmp_path / "out", analyses=[own])
+    page = read(result, "report.html")
+    assert len(page.encode()) < 5_000_000
+    assert "A cloud. This page has no room for it" in page
+    assert "of 1,500 rows; all are in" in page
 
 
 def test_sentences_are_escaped_and_symbols_set():

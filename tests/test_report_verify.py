@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from report_cases import ANALYSIS, PICKY, write_analysis, write_run
 
 from statsnorm.cli.verify import verify as command
-from statsnorm.errors import StatsnormError
+from statsnorm.errors import SchemaError, StatsnormError
 from statsnorm.report.compare import compare_files
 from statsnorm.report.encode import json_bytes, parquet_bytes, sha256
+from statsnorm.report.rebuild import rebuild
 from statsnorm.report.verification import verify
 from statsnorm.report.write import write_report
 
@@ -84,26 +85,66 @@ def test_a_changed_figure_and_stray_and_missing_files_are_named(copy):
     (report / "tables" / "mine.csv").write_text("a\n")
     (report / "tables" / "gates.csv").unlink()
     differences = found(verify(report, analyses=own))
+    figure = ": figure 1 (By tap, from tables/fake.removed) is drawn otherwise"
     assert differences == {
-        "figures/fake.by_tap.svg": ": the figure is drawn otherwise",
+        "figures/fake.by_tap.svg": figure,
         "tables/gates.csv": ": is missing",
         "tables/mine.csv": ": does not belong to the report",
     }
 
 
-@pytest.mark.parametrize("damage", ["change", "remove"])
-def test_a_changed_input_is_told_before_anything_is_rebuilt(copy, damage):
+def test_a_changed_input_is_named_first_and_what_follows_from_it(copy):
+    report, _, own = copy
+    name = "inputs/fake.removed.parquet"
+    (report / name).write_bytes(parquet_bytes(pd.read_parquet(report / name).assign(removed=0.5)))
+    result = verify(report, analyses=own)
+    assert result.differences[0].file == name
+    assert "was changed: sha256" in result.differences[0].what
+    rest = {d.file: d for d in result.differences[1:]}
+    figure = rest["figures/fake.by_tap.pdf|png|svg"]
+    assert "figure 1 (By tap, from tables/fake.removed)" in str(figure)
+    assert f"[from {name}]" in str(figure)
+    assert "IN removed 50.0 % of style" in str(result)
+    assert rest["tables/fake.removed.parquet"].because == (name,)
+    assert "tables/fake.noise.parquet" not in rest
+
+
+def test_a_missing_and_an_unusable_input_are_told(copy):
     report, _, own = copy
     path = report / "inputs" / "fake.removed.parquet"
-    if damage == "change":
-        table = pd.read_parquet(path)
-        path.write_bytes(parquet_bytes(table.assign(removed=0.5)))
-    else:
-        path.unlink()
-    result = verify(report, analyses=own)
-    assert "fake.removed.parquet" in str(result)
-    assert not result.equal
-    assert {"change": "was changed", "remove": "is missing"}[damage] in str(result)
+    path.write_bytes(parquet_bytes(pd.read_parquet(path).drop(columns="removed")))
+    told = str(verify(report, analyses=own))
+    assert "fake.removed.parquet: was changed" in told
+    assert "cannot be rebuilt: " in told
+    path.unlink()
+    assert "input inputs/fake.removed.parquet is missing" in str(verify(report, analyses=own))
+
+
+def test_rebuilding_takes_todays_analysis_and_keeps_extras_and_inputs(copy):
+    report, _, own = copy
+    before = (report / "inputs" / "fake.removed.parquet").read_bytes()
+    (report / "extras").mkdir()
+    (report / "extras" / "mine.svg").write_text("<svg/>")
+    own[0].write_text(ANALYSIS.replace("untrained: 40", "untrained: 41").lstrip())
+    try:
+        assert not verify(report, analyses=own).equal
+        arguments = [str(report), *(a for path in own for a in ("--analysis", str(path)))]
+        ran = CliRunner().invoke(command, [*arguments, "--rebuild"])
+        assert ran.exit_code == 0, ran.output
+        assert "untrained: 41 %" in (report / "report.md").read_text()
+        assert verify(report, analyses=own).equal
+    finally:
+        write_analysis(own[0])
+    assert (report / "inputs" / "fake.removed.parquet").read_bytes() == before
+    assert (report / "extras" / "mine.svg").read_text() == "<svg/>"
+
+
+def test_rebuilding_refuses_a_changed_input(copy):
+    report, _, own = copy
+    path = report / "inputs" / "fake.removed.parquet"
+    path.write_bytes(parquet_bytes(pd.read_parquet(path).assign(removed=0.5)))
+    with pytest.raises(SchemaError, match="was changed"):
+        rebuild(report, analyses=own)
 
 
 def test_an_input_changed_with_its_hash_shows_in_what_is_built_from_it(copy):
@@ -126,6 +167,8 @@ def test_another_run_is_named_with_what_it_changes(copy, tmp_path):
     lines = str(verify(report, other, analyses=own))
     assert "inputs/fake.images.parquet: 2 rows -> 3 rows" in lines
     assert "run run images: is another table now" in lines
+    assert "3 images." in lines  # rebuilt from the new run, so the sentence is told too
+    assert "[from inputs/fake.images.parquet, " in lines
 
 
 def test_a_changed_analysis_and_a_changed_draw_are_named(copy, tmp_path):

@@ -25,23 +25,33 @@ from statsnorm.cli import options
     metavar="FILE",
     help="Decision rules, like analyses/plan.toml; the shipped ones by default.",
 )
+@click.option(
+    "--extra",
+    "extras",
+    multiple=True,
+    metavar="NAME",
+    help="A picture outside `verify`, made beside the report in extras/: tsne.",
+)
 @options.out_dir()
 @options.seed
 def report(
     runs: tuple[Path, ...],
     analyses: tuple[str, ...],
     plan: Path | None,
+    extras: tuple[str, ...],
     out: Path | None,
     seed: int,
 ) -> None:
     """Run analyses on the tables of RUN... and write report.html, report.md and their sources.
 
     The same tables and seed give the same bytes. Without --out the report goes to
-    reports/NAME, NAME being the first run's.
+    reports/NAME, NAME being the first run's. Exit status 1: an image was dropped, an analysis
+    failed, or one named with --analysis was left out.
 
     \b
         statsnorm report runs/cin26 --out reports/cin26 --seed 7
         statsnorm report runs/cin26 --analysis removed_variance --analysis mine.py
+        statsnorm report runs/cin26 --extra tsne
     """
     from statsnorm.report.write import write_report  # slow imports: keep --help fast
 
@@ -51,6 +61,7 @@ def report(
         analyses=analyses or None,
         seed=seed,
         plan=plan,
+        extras=extras,
         progress=lambda line: click.echo(line, err=True),
     )
     click.echo(str(result))

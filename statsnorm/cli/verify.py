@@ -19,7 +19,12 @@ import click
     help="The report's own analysis file, whose code is run; the copy inside a report is not "
     "run unless it is given here.",
 )
-def verify(report: Path, runs: tuple[Path, ...], analyses: tuple[Path, ...]) -> None:
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Write REPORT anew from its inputs with the analyses and rules of today, then verify it.",
+)
+def verify(report: Path, runs: tuple[Path, ...], analyses: tuple[Path, ...], rebuild: bool) -> None:
     """Rebuild REPORT from its inputs, and from RUN... if given, and compare every file.
 
     Exit status 0: equal. 1: something differs; each line says which file, figure, sentence or
@@ -28,12 +33,17 @@ def verify(report: Path, runs: tuple[Path, ...], analyses: tuple[Path, ...]) -> 
     \b
         statsnorm verify reports/demo
         statsnorm verify reports/demo runs/demo
+        statsnorm verify reports/demo --rebuild
     """
-    from statsnorm.report.verification import verify as verified  # slow imports
+    from statsnorm.report.rebuild import rebuild as rebuilt  # slow imports
+    from statsnorm.report.verification import verify as verified
 
-    result = verified(
-        report, runs, analyses=analyses, progress=lambda line: click.echo(line, err=True)
-    )
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    if rebuild:
+        rebuilt(report, analyses=analyses, progress=tell)
+    result = verified(report, runs, analyses=analyses, progress=tell)
     click.echo(str(result))
     if not result.equal:
         click.get_current_context().exit(1)

@@ -26,12 +26,14 @@ from statsnorm.report.encode import (
     slug,
 )
 from statsnorm.report.inputs import MANIFEST, Inputs
+from statsnorm.report.latex import tex_bytes
 from statsnorm.report.model import EFFECT_COLUMNS, Figure, Report
 from statsnorm.report.render import html, markdown
 from statsnorm.report.views import Document, Shown
 
 HTML_LIMIT = 5_000_000
-_ROWS_SHOWN = (400, 60, 12)  # rows of a table in the page; fewer where the page grows too big
+ROOM = ((400, 600_000), (60, 600_000), (12, 200_000), (5, 40_000), (0, 0))
+"""(rows of a table, characters of a figure) in the page: less where the page grows too big."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def build(
         except StatsnormError as error:
             failed[analysis.name] = str(error)
         else:
-            shown.append(_show(analysis, report))
+            shown.append(show(analysis, report))
     files = dict(inputs.files)
     for item in shown:
         files.update(_files(item))
@@ -107,7 +109,7 @@ def _plan(content: bytes) -> Plan:
         return load_plan(path)
 
 
-def _show(analysis: Analysis, report: Report) -> Shown:
+def show(analysis: Analysis, report: Report) -> Shown:
     """Round the tables as they are stored, and draw the figures from the rounded ones."""
     tables = {
         name: read_parquet(parquet_bytes(frame), name) for name, frame in report.tables.items()
@@ -165,10 +167,10 @@ def _files(item: Shown) -> dict[str, bytes]:
         stem = f"tables/{slug(item.name)}.{slug(name)}"
         if f"{stem}.csv" in files:
             raise StatsnormError(f"two tables of {item.name!r} would be called {stem}.csv")
-        files[f"{stem}.csv"], files[f"{stem}.parquet"] = csv_bytes(frame), parquet_bytes(frame)
+        files |= table_files(stem, frame)
     for name, drawing in item.drawings.items():
         stem = f"figures/{slug(item.name)}.{slug(name)}"
-        files[f"{stem}.svg"], files[f"{stem}.png"] = drawing.svg, drawing.png
+        files |= {f"{stem}.{form}": getattr(drawing, form) for form in ("svg", "png", "pdf")}
     return files
 
 
@@ -199,21 +201,29 @@ def _joint_tables(shown: Sequence[Shown]) -> dict[str, bytes]:
             columns=["gate", "rule", "value", "passed", "hypotheses", "analysis"],
         ),
     }
-    files = {}
+    files: dict[str, bytes] = {}
     for name, frame in joint.items():
-        files[f"tables/{name}.csv"] = csv_bytes(frame)
-        files[f"tables/{name}.parquet"] = parquet_bytes(frame)
+        files |= table_files(f"tables/{name}", frame)
     return files
 
 
+def table_files(stem: str, frame: pd.DataFrame) -> dict[str, bytes]:
+    """Return a table in its three forms, by file name."""
+    return {
+        f"{stem}.csv": csv_bytes(frame),
+        f"{stem}.parquet": parquet_bytes(frame),
+        f"{stem}.tex": tex_bytes(frame),
+    }
+
+
 def _pages(document: Document) -> dict[str, bytes]:
-    for rows in _ROWS_SHOWN:
-        page = html(document, rows=rows).encode()
+    for rows, characters in ROOM:
+        page = html(document, rows=rows, characters=characters).encode()
         if len(page) < HTML_LIMIT:
             return {"report.html": page, "report.md": markdown(document).encode()}
     raise StatsnormError(
-        f"report.html would have {len(page)} bytes, more than {HTML_LIMIT}; "
-        "an analysis returns too many figures, or tables with too many columns"
+        f"report.html would have {len(page)} bytes without a figure or a row of a table, more "
+        f"than {HTML_LIMIT}; an analysis returns too many sentences"
     )
 
 

@@ -19,6 +19,8 @@ from statsnorm.report.encode import cell, read_parquet
 RELATIVE = 1e-9
 """Tolerance of stored numbers under other library versions."""
 
+PICTURES = ("pdf", "png", "svg")
+
 _MOST = 8  # differences named per file
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])", re.IGNORECASE)
 
@@ -30,13 +32,19 @@ class Difference:
     file: str
     where: str
     what: str
+    because: tuple[str, ...] = ()  # changed inputs that it may follow from
 
     def __str__(self) -> str:
-        return f"{self.file}{f' {self.where}' if self.where else ''}: {self.what}"
+        why = f" [from {', '.join(self.because)}]" if self.because else ""
+        return f"{self.file}{f' {self.where}' if self.where else ''}: {self.what}{why}"
 
 
 def compare_files(
-    written: Mapping[str, bytes], rebuilt: Mapping[str, bytes], *, exact: bool
+    written: Mapping[str, bytes],
+    rebuilt: Mapping[str, bytes],
+    *,
+    exact: bool,
+    figures: Mapping[str, str] | None = None,
 ) -> list[Difference]:
     """Return the differences between files as written and as rebuilt.
 
@@ -47,23 +55,29 @@ def compare_files(
     exact : bool
         Whether files must be equal byte for byte; if not, text must be equal, numbers agree to
         :data:`RELATIVE`, and figures are left to their source tables.
+    figures : mapping, optional
+        What a figure is called, by its path without suffix; its forms are then told of together.
     """
-    differences = []
+    differences, drawn = [], dict[str, list[str]]()
     for name in sorted(written.keys() | rebuilt.keys()):
         if name not in written:
             differences.append(Difference(name, "", "is missing"))
         elif name not in rebuilt:
             differences.append(Difference(name, "", "does not belong to the report"))
         elif written[name] != rebuilt[name]:
-            differences += _file(name, written[name], rebuilt[name], exact=exact)
+            stem, _, form = name.rpartition(".")
+            if form in PICTURES:
+                drawn.setdefault(stem, []).append(form)
+            else:
+                differences += _file(name, written[name], rebuilt[name], exact=exact)
+    for stem, forms in drawn.items() if exact else ():
+        what = f"{(figures or {}).get(stem, 'the figure')} is drawn otherwise"
+        differences.append(Difference(f"{stem}.{'|'.join(forms)}", "", what))
     return differences
 
 
 def _file(name: str, a: bytes, b: bytes, *, exact: bool) -> list[Difference]:
-    suffix = name.rpartition(".")[2]
-    if suffix in ("svg", "png"):
-        found = [Difference(name, "", "the figure is drawn otherwise")] if exact else []
-    elif suffix == "parquet":
+    if name.endswith(".parquet"):
         found = list(_frames(name, a, b, exact=exact))
     elif name == "provenance.json":
         found = list(_provenance(name, a, b, exact=exact))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from statsnorm.report.encode import json_bytes, parquet_bytes, read_parquet, sha
 
 SCHEMA = 1
 MANIFEST = "inputs/report.json"
+PLAN = "inputs/plan.toml"
+SKIPPED = "inputs/skipped.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +37,22 @@ class Inputs:
         entry = next(a for a in self.manifest["analyses"] if a["name"] == analysis)
         return {t["name"]: read_parquet(self.files[t["file"]], t["file"]) for t in entry["tables"]}
 
+    def with_manifest(self, files: Mapping[str, bytes] | None = None, **entries: Any) -> Inputs:
+        """Return these inputs with other entries in the manifest, and other files if given."""
+        kept = {n: c for n, c in (files or self.files).items() if n != MANIFEST}
+        hashes = {name: sha256(content) for name, content in sorted(kept.items())}
+        manifest = {**self.manifest, **entries, "files": hashes}
+        return replace(self, manifest=manifest, files={**kept, MANIFEST: json_bytes(manifest)})
+
     @property
     def skipped(self) -> pd.DataFrame:
         """The images that were dropped: run, image, stage, reason."""
-        return read_parquet(self.files["inputs/skipped.parquet"], "inputs/skipped.parquet")
+        return read_parquet(self.files[SKIPPED], SKIPPED)
 
     @property
     def plan(self) -> bytes:
         """The decision rules, the bytes of a plan.toml."""
-        return self.files["inputs/plan.toml"]
+        return self.files[PLAN]
 
 
 def collect(
@@ -69,7 +78,7 @@ def collect(
 
     _require_distinct(runs)
     tables = Tables(list(runs))
-    files = {"inputs/plan.toml": plan.read_bytes()}
+    files = {PLAN: plan.read_bytes()}
     entries = []
     for analysis in analyses:
         progress(f"summarising for {analysis.name}")
@@ -79,18 +88,16 @@ def collect(
             raise StatsnormError(f"two analyses write {twice[0]!r}; rename one of them")
         entries.append(entry)
         files.update(own)
-    files["inputs/skipped.parquet"] = parquet_bytes(_skipped(runs))
+    files[SKIPPED] = parquet_bytes(_skipped(runs))
     facts = [provenance.run_facts(run) for run in tables.runs]
-    manifest = {
-        "schema": SCHEMA,
-        "seed": seed,
-        "plan": {"shipped": plan_shipped, "sha256": sha256(files["inputs/plan.toml"])},
-        "analyses": entries,
-        "runs": facts,
-        "environment": provenance.environment(),
-        "files": {name: sha256(content) for name, content in sorted(files.items())},
-    }
-    return Inputs(manifest=manifest, files={**files, MANIFEST: json_bytes(manifest)})
+    return Inputs(manifest={}, files=files).with_manifest(
+        schema=SCHEMA,
+        seed=seed,
+        plan={"shipped": plan_shipped, "sha256": sha256(files[PLAN])},
+        analyses=entries,
+        runs=facts,
+        environment=provenance.environment(),
+    )
 
 
 def _require_distinct(runs: Sequence[str | Path]) -> None:
@@ -101,15 +108,17 @@ def _require_distinct(runs: Sequence[str | Path]) -> None:
         seen.add(place)
 
 
-def read_inputs(report: Path) -> Inputs:
-    """Return the inputs that a report directory keeps.
+def read_inputs(report: Path) -> tuple[Inputs, dict[str, str]]:
+    """Return the inputs that a report directory keeps, and what was done to them since.
+
+    The second part maps a file to one sentence: its bytes are not those that the manifest names.
 
     Raises
     ------
     StatsnormError
         If `report` is no report, or its manifest is of another schema.
     SchemaError
-        If an input file is missing, or its bytes are not those that the manifest names.
+        If an input file is missing, or the manifest names one that is not below inputs/.
     """
     path = report / MANIFEST
     if not path.is_file():
@@ -121,24 +130,21 @@ def read_inputs(report: Path) -> Inputs:
         raise SchemaError(f"{path} is damaged: {error}") from error
     if schema != SCHEMA:
         raise SchemaError(f"{path} has schema {schema!r}, this statsnorm reads {SCHEMA}")
-    files = {MANIFEST: path.read_bytes()}
+    files, changed = {MANIFEST: path.read_bytes()}, {}
     for name, digest in manifest["files"].items():
-        files[name] = _read_input(report, name, digest)
-    return Inputs(manifest=manifest, files=files)
+        files[name] = _read_input(report, name)
+        if (now := sha256(files[name])) != digest:
+            changed[name] = f"was changed: sha256 {now[:12]}, written as {digest[:12]}"
+    return Inputs(manifest=manifest, files=files), changed
 
 
-def _read_input(report: Path, name: str, digest: str) -> bytes:
+def _read_input(report: Path, name: str) -> bytes:
     path = report / name
     if not name.startswith("inputs/") or ".." in Path(name).parts:
         raise SchemaError(f"{MANIFEST} names {name!r}, which is not below inputs/")
     if not path.is_file():
         raise SchemaError(f"input {name} is missing")
-    content = path.read_bytes()
-    if sha256(content) != digest:
-        raise SchemaError(
-            f"input {name} was changed: sha256 {sha256(content)[:12]}, written as {digest[:12]}"
-        )
-    return content
+    return path.read_bytes()
 
 
 def _summarise(analysis: Analysis, tables: Any) -> tuple[Mapping[str, pd.DataFrame], str]:
@@ -176,8 +182,13 @@ def _entry(
         "tables": tables,
     }
     if not analysis.shipped:
-        files[f"inputs/{slug(analysis.name)}.py"] = analysis.source
+        files[own_copy(analysis)] = analysis.source
     return entry, files
+
+
+def own_copy(analysis: Analysis) -> str:
+    """Return where a report keeps the source of an analysis that does not ship."""
+    return f"inputs/{slug(analysis.name)}.py"
 
 
 def _skipped(runs: Sequence[str | Path]) -> pd.DataFrame:

@@ -18,6 +18,11 @@ from statsnorm.report.views import DECISION_COLUMNS, Document, gate_value
 TEMPLATES = Path(__file__).parent / "templates"
 
 MARKDOWN_ROWS = 30
+WHOLE_CELL = 2000
+"""Characters of a list that the page keeps whole, for its own CSV."""
+
+_LONG = 60  # characters of a list that a table shows
+_NUMBER = re.compile(r"[-+]?[\d.]+(?:e[-+]?\d+)?|nan|[-+]?inf|")
 
 _VERDICTS = {
     "supported": ("yes", "✓"),
@@ -42,8 +47,12 @@ _SPECIAL = re.compile(r"([\\`*\[\]|])")
 _EDGE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
-def html(document: Document, *, rows: int) -> str:
-    """Return the page; a table shows at most `rows` rows and says where the others are."""
+def html(document: Document, *, rows: int, characters: int) -> str:
+    """Return the page.
+
+    A table shows at most `rows` rows; a figure takes at most about `characters` characters, as
+    SVG, else as PNG. What is not shown is named with the file that holds it.
+    """
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return (
@@ -52,9 +61,10 @@ def html(document: Document, *, rows: int) -> str:
         .render(
             doc=document,
             rows_shown=rows,
+            room=characters,
             style=Markup(style),
             script=Markup(script),
-            policy=content_policy(script),
+            policy=content_policy(style, script),
         )
     )
 
@@ -66,13 +76,16 @@ def markdown(document: Document) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def content_policy(script: str) -> str:
-    """Return the Content-Security-Policy of a page: its one script runs, nothing is requested."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def content_policy(style: str, script: str) -> str:
+    """Return the Content-Security-Policy of a page: its one style and one script, no request."""
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src 'sha256-{_digest(script)}'; "
+        f"style-src 'sha256-{_digest(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
     )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def prose(text: str) -> Markup:
@@ -117,6 +130,18 @@ def verdict_mark(verdict: str) -> str:
     return _VERDICTS.get(verdict, ("mute", "·"))[1]
 
 
+def clipped(text: str) -> str:
+    """Return a cell as a table shows it: a long list of numbers by its beginning and length.
+
+    >>> clipped("1 2 3"), clipped(" ".join(["0.123456"] * 24))
+    ('1 2 3', '0.123456 0.123456 0.123456 … (24 values)')
+    """
+    words = text.split(" ")
+    if len(text) <= _LONG or not all(_NUMBER.fullmatch(word) for word in words):
+        return text
+    return f"{' '.join(words[:3])} … ({len(words)} values)"
+
+
 @cache
 def _environment(kind: str) -> Environment:
     made = Environment(
@@ -135,9 +160,10 @@ def _environment(kind: str) -> Environment:
         "verdict_mark": verdict_mark,
         "gate_value": gate_value,
         "number": number,
+        "clipped": clipped,
         "thousands": lambda n: f"{n:,}",
         "markup": Markup,
     }
     made.filters.update(filters)
-    made.globals["DECISION_COLUMNS"] = DECISION_COLUMNS
+    made.globals.update(DECISION_COLUMNS=DECISION_COLUMNS, WHOLE_CELL=WHOLE_CELL)
     return made

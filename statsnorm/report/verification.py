@@ -12,19 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statsnorm.decisions import load_plan
 from statsnorm.errors import SchemaError, StatsnormError
-from statsnorm.report import provenance
-from statsnorm.report.build import build
+from statsnorm.report import changes, provenance
+from statsnorm.report.build import Built, build
 from statsnorm.report.compare import Difference, compare_files
-from statsnorm.report.discover import (
-    Analysis,
-    analyses_folder,
-    load_analysis,
-    shipped_plan_path,
-)
-from statsnorm.report.encode import sha256
-from statsnorm.report.inputs import Inputs, collect, read_inputs
+from statsnorm.report.discover import Analysis, analyses_folder, load_analysis
+from statsnorm.report.extras import EXTRAS
+from statsnorm.report.inputs import Inputs, read_inputs
 
 Runs = str | Path | Sequence[str | Path]
 
@@ -36,7 +30,7 @@ class Verification:
     path: Path
     files: int  # compared
     exact: bool  # compared byte for byte
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference, ...]  # what changed beneath the report, then what follows
     notes: tuple[str, ...]  # other versions, other code: no difference by itself
 
     @property
@@ -46,10 +40,12 @@ class Verification:
 
     def __str__(self) -> str:
         how = "byte for byte" if self.exact else "text, and numbers to 1e-9"
+        count = len(self.differences)
         head = (
             f"{self.path}: equal, {self.files} files compared ({how})"
             if self.equal
-            else f"{self.path}: {len(self.differences)} differences in {self.files} files ({how})"
+            else f"{self.path}: {count} {'difference' if count == 1 else 'differences'} "
+            f"in {self.files} files ({how})"
         )
         return "\n".join([head, *map(str, self.differences), *(f"note: {n}" for n in self.notes)])
 
@@ -61,14 +57,15 @@ def verify(
     analyses: Sequence[str | Path] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Verification:
-    """Rebuild a report and compare every file of it.
+    """Rebuild a report and compare every file of it; what lies in ``extras/`` is left alone.
 
     Parameters
     ----------
     report : path
         A report directory.
     runs : path or sequence of paths
-        The runs that it was made from; then the inputs are made again and compared too.
+        The runs that it was made from; then the inputs are made again and compared too, and the
+        report is rebuilt from the new ones.
     analyses : sequence of paths
         The user's own analysis files, if the report has any. The copy that a report carries is
         never run unless it is named here.
@@ -81,26 +78,64 @@ def verify(
     folder = Path(report)
     tell = progress or (lambda _line: None)
     try:
-        inputs = read_inputs(folder)
+        inputs, touched = read_inputs(folder)
     except SchemaError as error:
         return Verification(folder, 0, True, (Difference("inputs", "", str(error)),), ())
-    found = _analyses(inputs, [Path(a) for a in analyses])
+    found = recorded_analyses(inputs, analyses)
     now, then = provenance.environment(), inputs.manifest["environment"]
     exact = now["libraries"] == then["libraries"] and now["python"] == then["python"]
-    differences = [*_changed_code(inputs, found), *_changed_plan(inputs)]
+    causes = [Difference(name, "", what) for name, what in sorted(touched.items())]
+    causes += [*changes.of_code(inputs, found), *changes.of_plan(inputs)]
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     if paths:
-        differences += _changed_inputs(inputs, paths, found, exact=exact, progress=tell)
-    rebuilt = build(inputs, found, progress=tell).files
-    there = _files(folder)
-    differences += compare_files(there, rebuilt, exact=exact)
-    return Verification(
-        folder, len(there), exact, tuple(differences), tuple(_notes(then, now, exact=exact))
-    )
+        inputs, told = changes.of_runs(inputs, paths, found, exact=exact, progress=tell)
+        causes += told
+    there = report_files(folder)
+    effects = _effects(inputs, found, there, causes, exact=exact, tell=tell)
+    notes = _notes(then, now, exact=exact)
+    return Verification(folder, len(there), exact, (*causes, *effects), tuple(notes))
 
 
-def _analyses(inputs: Inputs, own: Sequence[Path]) -> list[Analysis]:
-    by_name = {path.stem: path for path in own}
+def _effects(
+    inputs: Inputs,
+    analyses: Sequence[Analysis],
+    there: dict[str, bytes],
+    causes: Sequence[Difference],
+    *,
+    exact: bool,
+    tell: Callable[[str], None],
+) -> list[Difference]:
+    """Rebuild, and return what differs, each with the changes that it may follow from."""
+    try:
+        built = build(inputs, analyses, progress=tell)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        if not causes:
+            raise
+        return [Difference("report", "", f"cannot be rebuilt: {type(error).__name__}: {error}")]
+    found = compare_files(there, built.files, exact=exact, figures=_figure_names(built))
+    if len(found) > 1:  # the list of hashes follows from the other files
+        found = [d for d in found if (d.file, d.where) != ("provenance.json", "files")]
+    return [changes.explained(difference, inputs, causes) for difference in found]
+
+
+def _figure_names(built: Built) -> dict[str, str]:
+    """Return what each figure is called and drawn from, by its path without suffix."""
+    return {
+        figure.stem: f"figure {figure.number} ({figure.title}, from {figure.table.stem})"
+        for view in built.document.analyses
+        for figure in (*view.figures, *view.appendix_figures)
+    }
+
+
+def recorded_analyses(inputs: Inputs, own: Sequence[str | Path]) -> list[Analysis]:
+    """Return the analyses of a report: shipped ones by name, others from the files in `own`.
+
+    Raises
+    ------
+    StatsnormError
+        If a shipped one is gone, or one that is not shipped is not among `own`.
+    """
+    by_name = {Path(path).stem: Path(path) for path in own}
     found = []
     for entry in inputs.manifest["analyses"]:
         name = entry["name"]
@@ -117,79 +152,6 @@ def _analyses(inputs: Inputs, own: Sequence[Path]) -> list[Analysis]:
             )
         found.append(load_analysis(path, shipped=entry["shipped"]))
     return found
-
-
-def _changed_code(inputs: Inputs, analyses: Sequence[Analysis]) -> list[Difference]:
-    recorded = {entry["name"]: entry["sha256"] for entry in inputs.manifest["analyses"]}
-    return [
-        Difference(
-            f"analysis {a.name}",
-            "",
-            f"changed since the report was written ({recorded[a.name][:12]} -> {a.sha256[:12]})",
-        )
-        for a in analyses
-        if a.sha256 != recorded[a.name]
-    ]
-
-
-def _changed_plan(inputs: Inputs) -> list[Difference]:
-    if not inputs.manifest["plan"]["shipped"]:
-        return []
-    then, now = sha256(inputs.plan), load_plan(shipped_plan_path()).sha256
-    if then == now:
-        return []
-    return [
-        Difference(
-            "plan.toml", "", f"changed since the report was written ({then[:12]} -> {now[:12]})"
-        )
-    ]
-
-
-def _changed_inputs(
-    inputs: Inputs,
-    runs: Sequence[str | Path],
-    analyses: Sequence[Analysis],
-    *,
-    exact: bool,
-    progress: Callable[[str], None],
-) -> list[Difference]:
-    plan_shipped = inputs.manifest["plan"]["shipped"]
-    again = collect(
-        runs,
-        analyses,
-        seed=inputs.manifest["seed"],
-        plan=shipped_plan_path(),
-        plan_shipped=plan_shipped,
-        progress=progress,
-    )
-    tables = [
-        {name: content for name, content in side.files.items() if name.endswith(".parquet")}
-        for side in (inputs, again)
-    ]
-    differences = compare_files(tables[0], tables[1], exact=exact)
-    then, now = (_by_hash(side.manifest["runs"]) for side in (inputs, again))
-    for run in sorted(then.keys() | now.keys()):
-        differences += _changed_run(run, then.get(run), now.get(run))
-    return differences
-
-
-def _by_hash(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {run["hash"]: run for run in runs}
-
-
-def _changed_run(
-    run: str, then: dict[str, Any] | None, now: dict[str, Any] | None
-) -> list[Difference]:
-    if then is None or now is None:
-        what = "was not given" if now is None else "was given but is not of this report"
-        name = (then or now or {}).get("name", "")
-        return [Difference(f"run {name}", f"configuration {run[:12]}", what)]
-    changed = [
-        name
-        for name in sorted(then["tables"].keys() | now["tables"].keys())
-        if then["tables"].get(name) != now["tables"].get(name)
-    ]
-    return [Difference(f"run {then['name']}", name, "is another table now") for name in changed]
 
 
 def _notes(then: dict[str, Any], now: dict[str, Any], *, exact: bool) -> list[str]:
@@ -210,9 +172,7 @@ def _notes(then: dict[str, Any], now: dict[str, Any], *, exact: bool) -> list[st
     return notes
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def report_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of a report that a rebuild must equal, by path below it."""
+    paths = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: p.read_bytes() for name, p in paths.items() if not name.startswith(EXTRAS)}

@@ -122,6 +122,11 @@ class Document:
         return (*self.checks, *self.invariances, *self.results)
 
     @property
+    def extras(self) -> tuple[Mapping[str, str], ...]:
+        """The pictures that were made beside the report, outside verification."""
+        return tuple(self.manifest.get("extras", ()))
+
+    @property
     def exploratory(self) -> tuple[ClaimView, ...]:
         """Claims of no family: no adjustment, never confirmatory."""
         return tuple(view for view in self.claims if not view.claim.family)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import html
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from statsnorm.decisions import load_plan
 from statsnorm.errors import StatsnormError
+from statsnorm.load import Tables
 from statsnorm.report.build import Built, build
 from statsnorm.report.discover import find_analyses, shipped_plan_path
+from statsnorm.report.extras import make_extras, require_offered
 from statsnorm.report.inputs import MANIFEST, collect
 
 Runs = str | Path | Sequence[str | Path]
@@ -28,16 +30,19 @@ class ReportResult:
     left_out: tuple[tuple[str, str], ...]  # (analysis, reason): other tables are needed
     failed: tuple[tuple[str, str], ...]  # (analysis, reason): the tables were there
     skipped: int  # images dropped from all conditions
+    asked: tuple[str, ...] = ()  # of the left out: analyses that were named
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was left out because of damage; other tables' analyses do not count."""
-        return not self.failed and not self.skipped
+        """Whether nothing that was asked for is missing; other tables' analyses do not count."""
+        return not self.failed and not self.skipped and not self.asked
 
     def __str__(self) -> str:
         lines = [str(self.out / "report.html"), self.headline]
         lines += [f"{hypothesis}: {verdict}" for hypothesis, verdict in self.verdicts]
-        lines += [f"left out: {name}: {reason}" for name, reason in self.left_out]
+        for name, reason in self.left_out:
+            what = "asked for, but left out" if name in self.asked else "left out"
+            lines.append(f"{what}: {name}: {reason}")
         lines += [f"failed: {name}: {reason}" for name, reason in self.failed]
         if self.skipped:
             lines.append(f"{self.skipped} images were dropped; the report lists them")
@@ -54,6 +59,7 @@ def write_report(
     analyses: Sequence[str | Path] | None = None,
     seed: int = 0,
     plan: str | Path | None = None,
+    extras: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> ReportResult:
     """Run analyses on the tables of `runs` and write their report; same input, same bytes.
@@ -66,11 +72,14 @@ def write_report(
         The report directory; absent, empty, or an earlier report, which is replaced.
     analyses : sequence of str or path, optional
         Names of shipped analyses, or ``.py`` files with `summarise` and `run`, whose code is
-        run. All shipped ones by default; those whose tables are missing are listed as left out.
+        run. All shipped ones by default; those whose tables are missing are listed as left out,
+        and the result is not `complete` if they were named here.
     seed : int
         Seed of every random draw, at least 0.
     plan : path, optional
         Decision rules, a TOML file like ``analyses/plan.toml``; the shipped one by default.
+    extras : sequence of str
+        Pictures outside `verify`, by name, e.g. "tsne"; they go to ``extras/``.
     progress : callable, optional
         Is told what is being done, one short line at a time.
 
@@ -82,8 +91,8 @@ def write_report(
     Raises
     ------
     StatsnormError
-        If a run is missing, unfinished or damaged, an analysis is unknown, the plan cannot be
-        read, or `out` holds something that is no report.
+        If a run is missing, unfinished or damaged, an analysis or extra is unknown, the plan
+        cannot be read, or `out` holds something that is no report.
     """
     folder = Path(out)
     tell = progress or (lambda _line: None)
@@ -91,15 +100,23 @@ def write_report(
         raise StatsnormError(f"seed must not be negative, got {seed}")
     _require_free(folder)
     chosen = find_analyses(analyses)
+    require_offered(extras, chosen)
     source = Path(plan) if plan is not None else shipped_plan_path()
     load_plan(source)  # a bad plan is told of before the tables are read
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     inputs = collect(
         paths, chosen, seed=seed, plan=source, plan_shipped=plan is None, progress=tell
     )
+    beside: dict[str, bytes] = {}
+    refused: dict[str, str] = {}
+    if extras:
+        tell(f"making {', '.join(extras)}")
+        beside, entries, refused = make_extras(extras, chosen, Tables(paths), seed=seed)
+        inputs = inputs.with_manifest(extras=entries)
     built = build(inputs, chosen, progress=tell)
-    replace_directory(folder, built.files)
-    return _result(folder, built)
+    replace_directory(folder, {**built.files, **beside})
+    named = {a.name for a in chosen} if analyses is not None else set()
+    return result_of(folder, built, named=named, refused=refused)
 
 
 def replace_directory(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -132,13 +149,22 @@ def _require_free(folder: Path) -> None:
         raise StatsnormError(f"{folder} is not empty and no report; choose another --out")
 
 
-def _result(folder: Path, built: Built) -> ReportResult:
+def result_of(
+    folder: Path,
+    built: Built,
+    *,
+    named: Collection[str] = (),
+    refused: Mapping[str, str] | None = None,
+) -> ReportResult:
+    """Return what a built report says; `named` analyses were asked for by name."""
     document = built.document
+    missing = [a["name"] for a in document.manifest["analyses"] if a["left_out"]]
     return ReportResult(
         out=folder,
         headline=document.headlines[0],
         verdicts=tuple((v.claim.hypothesis, v.claim.verdict) for v in document.claims),
         left_out=document.left_out,
-        failed=tuple(document.failed.items()),
+        failed=(*document.failed.items(), *(refused or {}).items()),
         skipped=len(document.skipped.rows),
+        asked=tuple(name for name in missing if name in named),
     )

@@ -109,7 +109,7 @@
   dialog.addEventListener("close", () => { home.append(...stage.childNodes); });
   dialog.addEventListener("click", (event) => { if (event.target === dialog || event.target === stage) dialog.close(); });
   dialog.querySelector("button").addEventListener("click", () => dialog.close());
-  all("figure").forEach((figure) => {
+  all("figure:has(.enlarge)").forEach((figure) => {
     figure.querySelector(".enlarge").addEventListener("click", () => enlarge(figure));
     figure.querySelector(".art").addEventListener("click", () => enlarge(figure));
   });
