@@ -4,10 +4,12 @@ For every tap the variance of scale-free channel moments (m = mean / average sd,
 split into content, style and contrast in a crossed design, once with the normalisers at work and
 once with every normaliser up to the tap replaced by the frozen affine map that it is on average.
 R = 1 - V(at work) / V(frozen) is the removed fraction. Unit: images and styles (two-way delete-one
-jackknife); networks for the untrained column. Family F2: H5a (most style variance, and more than
-untrained), H5b (more than any pixel treatment), H5c (not only the contrast part of style), H5d
-(style more than content). Each is judged at both primary statistics by the intersection-union
-rule: the mean over next_pre_norm taps, and VGG relu3_1 of the output.
+jackknife), and networks: for the untrained column, and where several were trained alike, whose
+network is then a third unit; IN networks stand against BN networks block by block. Family F2: H5a
+(most style variance, and more than untrained), H5b (more than any pixel treatment), H5c (not only
+the contrast part of style), H5d (style more than content). Each is judged at both primary
+statistics by the intersection-union rule: the mean over next_pre_norm taps, and VGG relu3_1 of the
+output.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from statsnorm.removal import tables as made
 from statsnorm.removal import words
 from statsnorm.removal.claims import FAMILY, Judged, input_balance, judged, judging_taps
 from statsnorm.removal.crossed import MomentTables
+from statsnorm.removal.norms import network_sentences, networks_figure, norms_side_by_side
+from statsnorm.removal.populations import with_populations
 from statsnorm.removal.specifications import flips, specification_curve
 from statsnorm.removal.study import studies
 from statsnorm.removal.summary import EVIDENCE, sufficient_statistics
@@ -47,7 +51,7 @@ def summarise(tables: MomentTables) -> dict[str, pd.DataFrame]:
 
 def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:
     """Judge H5a-d for every network that has an intact and a frozen arm."""
-    found = studies(tables, plan)
+    found, unjudged = with_populations(studies(tables, plan), tables)
     verdicts = judged(found, tables, plan)
     balance = input_balance(tables, plan)
     parts = [_network(j, tables, plan, rng) for j in verdicts]
@@ -55,6 +59,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     merged["input_balance"] = balance
     merged |= {name: tables[name] for name in ("drift", "notes") if name in tables}
     merged |= _pictures(merged, tables, verdicts)
+    merged |= norms_side_by_side(tables, plan, rng)
     effects = pd.DataFrame(
         [row for j in verdicts for d in j.decisions for row in words.effect_rows(j, d)],
         columns=list(EFFECT_COLUMNS),
@@ -66,7 +71,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         title=TITLE,
         question=(__doc__ or "").strip(),
         headline=words.headline(verdicts, plan),
-        findings=words.findings(verdicts, merged),
+        findings=(*words.findings(verdicts, merged), *network_sentences(merged)),
         claims=claims,
         effects=effects,
         tables={name: table for name, table in merged.items() if len(table)},
@@ -75,9 +80,12 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         scope=words.scope(verdicts) if verdicts else {},
         methods=words.methods(verdicts, tables, plan),
         limitations=words.limitations(verdicts, plan, tables),
-        left_out=_left_out(verdicts, tables),
+        left_out=(*_left_out(verdicts, tables), *unjudged),
         picture="removed_by_depth" if verdicts else "",
-        appendix=("components", "diagnostics", "specifications", "drift", "notes", "single_layer"),
+        appendix=(
+            *("components", "diagnostics", "specifications", "drift", "notes", "single_layer"),
+            "networks",
+        ),
     )
 
 
@@ -209,7 +217,7 @@ def _stacks(components: pd.DataFrame, label: str) -> pd.DataFrame:
 
 def _figures(merged: Mapping[str, pd.DataFrame], verdicts: list[Judged]) -> tuple[Figure, ...]:
     if not verdicts:
-        return ()
+        return networks_figure(merged)
     n = words.counts(verdicts[0])
     label = verdicts[0].study.label
     captions: list[tuple[str, str, str, dict[str, Any], str, str]] = [
@@ -263,11 +271,12 @@ def _figures(merged: Mapping[str, pd.DataFrame], verdicts: list[Judged]) -> tupl
             "Scatter of channel moments coloured by style, with normalisers frozen and at work.",
         ),
     ]
-    return tuple(
+    drawn = tuple(
         Figure(name=name, draw=draw, table=table, options=options, caption=caption, alt=alt)
         for name, draw, table, options, caption, alt in captions
         if len(merged[table])
     )
+    return (*drawn, *networks_figure(merged))
 
 
 def _gates(balance: pd.DataFrame, verdicts: list[Judged], plan: Plan) -> tuple[Gate, ...]:

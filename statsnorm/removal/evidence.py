@@ -62,9 +62,15 @@ def mean_interval(x: Spread) -> tuple[float, float, float]:
     return x.mean, x.mean - half, x.mean + half
 
 
-def against_untrained(trained: Interval, untrained: Spread) -> Interval:
-    """Return trained - untrained with the prediction error of a further random network."""
-    new = untrained.sd**2 * (1 + 1 / untrained.n) if untrained.n > 1 else math.nan
+def against_untrained(
+    trained: Interval, untrained: Spread, *, population: bool = False
+) -> Interval:
+    """Return trained - untrained with the prediction error of a further random network.
+
+    Of a `population` of trained networks: with the standard error of the untrained mean.
+    """
+    further = 0 if population else 1
+    new = untrained.sd**2 * (further + 1 / untrained.n) if untrained.n > 1 else math.nan
     variance = trained.se**2 + new
     estimate = trained.estimate - untrained.mean
     if not math.isfinite(variance) or not math.isfinite(estimate):
@@ -166,18 +172,18 @@ def candidates(study: Study, plan: Plan, generators: str = "all") -> list[Candid
         content = kept_by_norm(study, taps, "content", plan, generators)
         if style is None or content is None:
             continue
-        groups = (style.groups[0], style.groups[1])
+        groups = (style.groups[-2], style.groups[-1])
         found["H5a"].append(removed_part(plan.rule("H5a", "removed"), style, name))
         others = spread(untrained_removed(study, taps, "style", plan))
         if others.n > 1:
-            diff = against_untrained(style.removed(), others)
+            diff = against_untrained(style.removed(), others, population=bool(study.members))
             found["H5a"].append(interval_part(plan.rule("H5a", "learned"), diff, name))
         psi = log_selectivity(style, content)
         assert psi is not None
         found["H5d"].append(log_part(plan.rule("H5d", "selective"), psi, name))
         others = spread(untrained_psi(study, taps, plan))
         if others.n > 1:
-            diff = against_untrained(psi.log(), others)
+            diff = against_untrained(psi.log(), others, population=bool(study.members))
             found["H5d"].append(interval_part(plan.rule("H5d", "learned"), diff, name))
         if min(1 - style.estimate, 1 - content.estimate) > plan.primary["remainder"]:
             remainders.append(name)
@@ -211,7 +217,7 @@ def pixel_rows(study: Study, taps: Sequence[Tap], plan: Plan) -> dict[str, tuple
             after=(condition, before),
         )
         if kept is not None and style is not None:
-            gain = interval(kept.replicates - style.replicates, study.groups, confidence=CONFIDENCE)
+            gain = interval(kept.replicates - style.replicates, kept.groups, confidence=CONFIDENCE)
             found[condition] = (kept, gain)
     return found
 
@@ -295,6 +301,8 @@ def _not_testable(
         for name, n in (("images", images), ("styles", styles), ("levels", study.levels))
         if n < least[name]
     ]
+    if study.members and len(study.members) < least["blocks"]:
+        short.append(f"{len(study.members)} trained networks < {least['blocks']}")
     if hypothesis in ("H5a", "H5d") and len(study.untrained) < least["untrained"]:
         short.append(f"{len(study.untrained)} untrained networks < {least['untrained']}")
     measured = {part.tap.split(",")[0] for part in parts}

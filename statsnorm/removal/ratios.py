@@ -192,6 +192,31 @@ def ratio_of_ratios(top: Ratio, bottom: Ratio, *, confidence: float) -> Ratio:
     return ratio(top.replicates, bottom.replicates, top.groups, confidence=confidence)
 
 
+def mean_over_networks(each: Sequence[Ratio], *, confidence: float) -> Ratio:
+    """Return the mean of one ratio over networks, which become the first factor.
+
+    Parameters
+    ----------
+    each : sequence of Ratio
+        One a network, at least two, over the same left-out levels.
+
+    Raises
+    ------
+    StatsnormError
+        If there are fewer than two, or their designs differ.
+    """
+    designs = sorted({r.groups for r in each})
+    if len(each) < 2 or len(designs) != 1:
+        raise StatsnormError(
+            f"a mean over networks needs two or more on one design, got {len(each)} on {designs}"
+        )
+    values = np.array([r.replicates for r in each])  # (n, 1 + I + S)
+    mean, first = values.mean(axis=0), values[:, 0]
+    without = (first.sum() - first) / (len(each) - 1)
+    joined = np.concatenate([mean[:1], without, mean[1:]])
+    return ratio(joined, np.ones_like(joined), (len(each), *designs[0]), confidence=confidence)
+
+
 def wider(x: Ratio, quantile: float, *, confidence: float) -> tuple[float, float]:
     """Return the bounds of a ratio at a larger quantile, such as that of max |t| over taps.
 

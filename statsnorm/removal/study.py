@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan
 from statsnorm.removal.crossed import INPUT_KEYS
-from statsnorm.removal.ratios import Ratio, ratio, ratio_of_ratios
+from statsnorm.removal.ratios import Ratio, mean_over_networks, ratio, ratio_of_ratios
 
 Array = NDArray[np.float64]
 Tap = tuple[int, str]  # design, tap
@@ -50,6 +50,7 @@ class Study:
     untrained: Mapping[int, Mapping[str, int]]  # seed -> {own, vgg} design numbers
     groups: tuple[int, int]  # images, styles
     levels: int
+    members: tuple[Study, ...] = ()  # of a population of trained networks: each of them
 
     @property
     def label(self) -> str:
@@ -59,6 +60,17 @@ class Study:
         parts += [str(self.key["cell"])] if self.key["cell"] else []
         parts += [f"seed {self.key['seed']}"] if self.key["seed"] >= 0 else []
         return ", ".join(parts)
+
+    def in_member(self, member: Study, taps: Sequence[Tap]) -> list[Tap]:
+        """Return the taps of a member of this population that go by the same names."""
+        own, theirs = self.sources, {kind: d for d, kind in member.sources.items()}
+        return [(theirs.get(own[design], -1), name) for design, name in taps]
+
+    @property
+    def sources(self) -> dict[int, bool]:
+        """Design number -> whether it holds the network's own taps (else VGG of its output)."""
+        pairs = zip(self.designs["design"], self.designs["source"] == "input", strict=True)
+        return {int(number): bool(own) for number, own in pairs}
 
     def of_kind(self, kind: str) -> list[Tap]:
         """Return the taps of one kind by depth, without those fixed by construction."""
@@ -141,8 +153,25 @@ def kept_ratio(
 ) -> Ratio | None:
     """Return V(after) / V(before), averaged over taps; None where a tap lacks replicates.
 
-    `before` and `after` are (condition, treatment).
+    `before` and `after` are (condition, treatment). Of a population: the mean over its networks.
     """
+    if study.members:
+        each = [
+            kept_ratio(
+                member,
+                study.in_member(member, taps),
+                component,
+                moment=moment,
+                before=before,
+                after=after,
+                generators=generators,
+                convention=convention,
+            )
+            for member in study.members
+        ]
+        known = [r for r in each if r is not None]
+        whole = bool(taps) and len(known) == len(each)
+        return mean_over_networks(known, confidence=CONFIDENCE) if whole else None
     pairs = []
     for tap in taps:
         pair = [
@@ -185,6 +214,20 @@ def point_ratio(
     convention: str = "fixed",
 ) -> float:
     """Return V(after) / V(before) from the point estimates, averaged over taps; nan if absent."""
+    if study.members:
+        each = [
+            point_ratio(
+                member,
+                study.in_member(member, taps),
+                column,
+                moment=moment,
+                before=before,
+                after=after,
+                convention=convention,
+            )
+            for member in study.members
+        ]
+        return float(np.mean(each))
     values = []
     for tap in taps:
         pair = [
@@ -205,13 +248,13 @@ def untrained_ratios(
     convention: str = "fixed",
 ) -> Array:
     """Return the kept ratio of every untrained network at the same taps, without the nans."""
-    own = set(study.designs.loc[study.designs["source"] == "input", "design"])
+    own, single = study.sources, study.members[0] if study.members else study
     values = []
     for numbers in study.untrained.values():
-        where = [(numbers.get("own" if d in own else "vgg", -1), tap) for d, tap in taps]
+        where = [(numbers.get("own" if own.get(d) else "vgg", -1), tap) for d, tap in taps]
         values.append(
             point_ratio(
-                study,
+                single,
                 where,
                 column,
                 moment=moment,

@@ -26,6 +26,7 @@ from statsnorm.removal.crossed import (
     read_cells,
     taps_of,
 )
+from statsnorm.removal.populations import on_the_way, training_facts
 from statsnorm.stats.components import component_replicates, crossed_components, style_leverage
 from statsnorm.stats.scale_free import live_channels, scale_free
 
@@ -56,9 +57,11 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     dict of DataFrame
         `designs` (one row a design), `components` (traces and medians of every tap, member and
         moment), `replicates` (delete-one trace replicates at the evidence taps of trained
-        networks), `drift`, `leverage`, `scatter`, `notes`. Empty if there is no crossed design.
+        networks), `drift`, `leverage`, `scatter`, `notes`, `training`. Empty if there is no
+        crossed design. Checkpoints on the way of a training are left out.
     """
-    designs = find_designs(tables.keys())
+    keys = tables.keys()
+    designs = find_designs(keys[~on_the_way(keys)])
     if not designs:
         return {}
     plan, eps = load_plan(), _eps(tables.taps())
@@ -69,6 +72,7 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     for number, design in enumerate(designs):
         _add_design(rows, tables, (number, design), designs, plan, eps)
     rows["references"] = list(_references(tables))
+    rows["training"] = training_facts(tables)
     return {name: pd.DataFrame(records) for name, records in rows.items() if records}
 
 

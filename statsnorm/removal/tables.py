@@ -11,7 +11,7 @@ import pandas as pd
 
 from statsnorm.decisions import Plan
 from statsnorm.removal.evidence import Spread, perp_ratio, pixel_rows, spread
-from statsnorm.removal.ratios import Interval, Ratio, interval, wider
+from statsnorm.removal.ratios import Interval, Ratio, interval, t_quantile, wider
 from statsnorm.removal.study import (
     CONFIDENCE,
     FACTORS,
@@ -152,7 +152,7 @@ def diagnostics_table(study: Study, frames: Frames, plan: Plan) -> pd.DataFrame:
         point = study.points.get((*tap, "original", "none", "all", plan.primary["moment"]))
         if kept is None or point is None:
             continue
-        without = 1 - kept.replicates[1 + kept.groups[0] :]
+        without = 1 - kept.replicates[-kept.groups[-1] :]
         mine = leverage[(leverage["design"] == tap[0]) & (leverage["tap"] == tap[1])]
         most = mine.sort_values("share").iloc[-1] if len(mine) else None
         total = sum(float(point[c]) for c in _ALL)
@@ -216,8 +216,17 @@ def _removed_rows(
 def _with_simultaneous(
     rows: list[dict[str, Any]], kept: list[Ratio], rng: np.random.Generator
 ) -> Rows:
-    """Add intervals that hold over all taps: the method of each, at the quantile of max |t|."""
+    """Add intervals that hold over all taps: the method of each, at the quantile of max |t|.
+
+    Of a population of networks: Bonferroni's quantile over the taps.
+    """
     if not kept:
+        return
+    if len(kept[0].groups) > 2:
+        level = 1 - (1 - CONFIDENCE) / len(kept)
+        for row, r in zip(rows, kept, strict=True):
+            low, high = wider(r, t_quantile(level, r.dof), confidence=CONFIDENCE)
+            yield {**row, "simultaneous_low": 1 - high, "simultaneous_high": 1 - low}
         return
     columns = [np.log(r.replicates) if r.method == "log" else r.replicates for r in kept]
     images, styles = kept[0].groups

@@ -21,10 +21,11 @@ LOG_SCALE = "log ratio (Psi), or difference of log ratios"
 
 
 def counts(j: Judged) -> str:
-    """Return "24 images x 8 styles x 3 gain levels"."""
+    """Return "24 images x 8 styles x 3 gain levels"; a population's networks stand first."""
     images, styles = j.study.groups
     contrast = j.study.key["contrast"]
-    return f"{images} images x {styles} styles x {j.study.levels} {contrast} levels"
+    networks = f"{len(j.study.members)} trained networks x " if j.study.members else ""
+    return f"{networks}{images} images x {styles} styles x {j.study.levels} {contrast} levels"
 
 
 def number(x: float, digits: int = 2) -> str:
@@ -114,7 +115,8 @@ def claim_sentence(j: Judged, decision: Decision) -> str:
 def claim_scope(j: Judged) -> str:
     """Return the scope of a verdict: styles, network, images."""
     parts = [j.scope] if j.scope else []
-    parts.append(f"for the network {j.study.label}")
+    several = "networks of the kind" if j.study.members else "the network"
+    parts.append(f"for {several} {j.study.label}")
     parts.append(counts(j))
     how = ", ".join(f"{k} {j.study.key[k]}" for k in ("restore", "strength"))
     return "; ".join([*parts, how])
@@ -132,7 +134,8 @@ def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
     for part in decision.parts:
         yield {
             **shared,
-            "n_units": f"{images} images, {styles} styles, {j.study.levels} levels"
+            "n_units": _several(j)
+            + f"{images} images, {styles} styles, {j.study.levels} levels"
             + _networks(part, j),
             "statistic": part.rule.statistic,
             "tap": f"{j.study.label}: {part.tap}",
@@ -149,11 +152,15 @@ def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
         yield {
             **shared,
             **blank,
-            "n_units": f"{images} images, {styles} styles",
+            "n_units": _several(j) + f"{images} images, {styles} styles",
             "statistic": "",
             "tap": j.study.label,
             "threshold": "",
         }
+
+
+def _several(j: Judged) -> str:
+    return f"{len(j.study.members)} trained networks, " if j.study.members else ""
 
 
 def _networks(part: Part, j: Judged) -> str:
@@ -345,10 +352,13 @@ def limitations(judged: Sequence[Judged], plan: Plan, frames: Frames) -> tuple[s
                 f"{j.study.label}: the sign of Psi was not checked under other ways of making the "
                 "styled inputs (blend strengths)."
             )
-        texts.append(
-            f"{j.study.label} is one trained network: conclusions are for this network, "
-            f"{images} images and {styles} styles."
+        who = (
+            "trained networks of one design and one training set: conclusions are for such networks"
+            if j.study.members
+            else "one trained network: conclusions are for this network"
         )
+        is_are = "are" if j.study.members else "is"
+        texts.append(f"{j.study.label} {is_are} {who}, {images} images and {styles} styles.")
     if judged:
         texts.append(
             "V_I is the variance of moments between images: palette, light and composition, not "
