@@ -37,7 +37,12 @@ class NetworkCell:
 
     network: str = _key("string", "", "vgg16, vgg19, cin26, texture, or a factory's name")
     norm: str = _key("string", "none", "normaliser of the network under study: in, bn, cin, ...")
-    treatment: str = _key("string", "none", "none, frozen:prefix, frozen:all, frozen:TAP, bn_train")
+    treatment: str = _key(
+        "string",
+        "none",
+        "none, frozen:prefix, frozen:all, frozen:TAP, bn_train, swap:WHAT[@PART]:to=STYLE, "
+        "blend:SHARE:to=STYLE",
+    )
     index: str = _key("string", "", "the network's own condition (CIN style index) or ''")
     source: str = _key("string", "input", "input, or the network whose output was fed")
     bn_mode: str = _key("string", "eval", "eval or train")

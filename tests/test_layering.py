@@ -19,6 +19,7 @@ TORCH_SIDE = (
     "correlations",
     "taps",
     "freeze",
+    "swap",
     "invariance",
     "extraction",
     "tables",

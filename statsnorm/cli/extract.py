@@ -79,7 +79,8 @@ from statsnorm.cli import options
     callback=options.split_commas,
     metavar="NAME",
     help="none, frozen:prefix, frozen:all, frozen:NORMALISER or bn_train, for networks that "
-    "have normalisers.",
+    "have normalisers; swap:gamma|beta|both[@PART+PART|@each|@orders-N]:to=STYLE|others or "
+    "blend:SHARE:to=STYLE|others, for networks with an index.",
 )
 @click.option(
     "--reference",

@@ -18,6 +18,7 @@ from statsnorm.networks import Network, load_network, normalisers, require_runs,
 from statsnorm.networks.norms import norm_kind
 from statsnorm.networks.zoo import split_norm
 from statsnorm.rows import TapColumns
+from statsnorm.swap import OTHERS, conditional_normalisers, expand_swap, is_swap, parse_swap, swap
 from statsnorm.taps import Tap, find_taps, select_taps
 
 _FIXED = {"frozen", "actnorm"}  # normalisers that adapt to nothing already: not to be frozen
@@ -170,11 +171,14 @@ def plan_variants(
             indices = _indices(config, trained, only_first=network is not trained)
             settled = _settled(config, network, reference)
             for treatment in filter(survey.fits, config.treatments):
+                if is_swap(treatment) and network is not trained:
+                    continue  # the styles of random weights are all alike
                 for mode, kind in _batchings(config, network, treatment):
                     source = network if mode == "train" else settled
                     variants += [
-                        _variant(survey, source, treatment, index, (mode, kind), reference)
+                        _variant(survey, source, one, index, (mode, kind), reference)
                         for index in indices
+                        for one in survey.expanded(treatment, index, indices)
                     ]
     return tuple(variants)
 
@@ -269,6 +273,8 @@ class _Survey:
         self.has_places = bool(found)
         self.normalisers = tuple(name for name, m in found.items() if norm_kind(m) not in _FIXED)
         self._taps = {"none": find_taps(network, x, also=config.taps)}
+        self.conditional = conditional_normalisers(network, self.normalisers)
+        self._seed = config.seed
 
     def fits(self, treatment: str) -> bool:
         """Return whether a treatment can be done; raise if it is none at all."""
@@ -276,12 +282,31 @@ class _Survey:
             return True
         if treatment == "bn_train":
             return _has_bn(self.network)
+        if is_swap(treatment):
+            parse_swap(treatment)
+            return bool(self.conditional)
         kind, _, which = treatment.partition(":")
         if kind != "frozen" or not which:
-            known = ("none", "frozen:prefix", "frozen:all", "frozen:NORMALISER", "bn_train")
+            known = (
+                *("none", "frozen:prefix", "frozen:all", "frozen:NORMALISER", "bn_train"),
+                *("swap:gamma:to=STYLE", "swap:both@PART:to=STYLE", "blend:SHARE:to=STYLE"),
+            )
             raise unknown("treatment", treatment, known)
         return bool(self.normalisers) and (
             which in ("prefix", "all") or which.removesuffix(".in") in self.normalisers
+        )
+
+    def expanded(self, treatment: str, index: str, indices: Sequence[str]) -> tuple[str, ...]:
+        """Return what a treatment stands for at one index: itself, but for some swaps."""
+        if not is_swap(treatment):
+            return (treatment,)
+        return expand_swap(
+            treatment,
+            self.conditional,
+            index=index,
+            indices=indices,
+            known=self.network.indices,
+            seed=self._seed,
         )
 
     @property
@@ -291,6 +316,7 @@ class _Survey:
 
     def taps(self, treated: Network, treatment: str) -> tuple[Tap, ...]:
         """Return the taps asked for of a network of this architecture under a treatment."""
+        treatment = "none" if is_swap(treatment) else treatment  # other numbers, same places
         if treatment not in self._taps:
             self._taps[treatment] = find_taps(treated, self._x, also=self._patterns)
         found = self._taps[treatment]
@@ -327,6 +353,8 @@ def _variant(
     treated = network
     if treatment.startswith("frozen:"):
         treated = freeze(network, treatment, reference, index=index)
+    elif is_swap(treatment):
+        treated = swap(network, treatment, index=index)
     if train and _has_bn(treated):
         treated = batch_statistics(treated)
     cell = NetworkCell(
@@ -383,8 +411,14 @@ def _check_treatments(config: ExtractConfig, surveys: Sequence[_Survey]) -> None
                 raise unknown("normaliser", treatment.removeprefix("frozen:"), names)
             asked = ", ".join(survey.network.name for survey in surveys)
             lacking = "batch normalisers" if treatment == "bn_train" else "normalisers"
+            lacking = "conditional normalisers" if is_swap(treatment) else lacking
             raise StatsnormError(
                 f"treatment {treatment!r} fits none of the networks {asked}: they have no {lacking}"
+            )
+        alone = is_swap(treatment) and parse_swap(treatment).to == OTHERS
+        if alone and len(config.indices) < 2:
+            raise StatsnormError(
+                f"treatment {treatment!r} needs at least two indices (--index 0,5,9)"
             )
     if config.indices and not any(survey.network.indices for survey in surveys):
         raise StatsnormError(
