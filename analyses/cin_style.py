@@ -185,7 +185,8 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         methods=(
             f"Components with all factors random, traces over live channels; {_n_words(tables)}. "
             "Shares on the logit scale, their ratio on the log scale (Fieller where V_u is below "
-            "3 standard errors), delete-one jackknife over images, indices and input styles. "
+            "3 standard errors and V_s is not), delete-one jackknife over images, indices and "
+            "input styles. "
             f"{tables['components']['dropped'].max()} channels at most lie below the floor "
             "under any treatment and are dropped. Retrieval: squared Euclidean distance of [m, v], "
             "Korn-Graubard effective sample size, images as clusters, Clopper-Pearson interval.",

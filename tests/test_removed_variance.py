@@ -272,6 +272,16 @@ def test_fieller_takes_over_below_three_standard_errors(spread, method):
     assert ratio(top, np.full(8, 2.0), (4, 3), confidence=0.95).method == method
 
 
+def test_few_levels_are_no_reason_for_fieller():
+    spread = 0.2  # both below three standard errors, moved by the same levels: their ratio is 1/2
+    left = np.array([1 - spread, 1 + spread, 1 - spread, 1 + spread])
+    top = np.concatenate([[1.0], left, np.ones(3)])
+    assert 1 / standard_error(top, (4, 3))[0] < 3
+    found = ratio(top, 2 * top, (4, 3), confidence=0.95)
+    assert found.method == "log"
+    assert_allclose([found.low, found.high], 0.5)
+
+
 def test_no_variance_before_is_unknown_not_zero():
     found = ratio([1.0] * 8, [0.0] * 8, (4, 3), confidence=0.95)
     assert math.isnan(found.estimate)

@@ -5,7 +5,9 @@ A *replicate vector* is (estimate, one value per left-out level of factor 1, of 
 variances, its degrees of freedom by Satterthwaite; with images and styles that is the two-way
 delete-one jackknife of :func:`statsnorm.stats.two_way_jackknife`, and with three factors the same
 with a third term. Ratios are handled on the log scale, or, where the numerator is under three
-standard errors, by inverting the jackknife test of `numerator - r * denominator` (Fieller).
+standard errors and the denominator is not, by inverting the jackknife test of
+`numerator - r * denominator` (Fieller). Where both are under three there are too few levels, not
+too little left: the paired log ratio still covers, while Fieller's set is mostly the whole line.
 """
 
 from __future__ import annotations
@@ -156,7 +158,8 @@ def ratio(
         values = (top / bottom).mean(axis=0)
     se, dof = standard_error(above, groups)
     usable = bool((values > 0).all()) and bool((bottom > 0).all())
-    if usable and above[0] >= FEW_STANDARD_ERRORS * se:
+    known = below[0] >= FEW_STANDARD_ERRORS * standard_error(below, groups)[0]
+    if usable and not (known and above[0] < FEW_STANDARD_ERRORS * se):
         logs = interval(np.log(values), groups, confidence=confidence)
         low, high, method, se, dof = (
             math.exp(logs.low),
