@@ -26,8 +26,10 @@ from statsnorm.removal import tables as made
 from statsnorm.removal import words
 from statsnorm.removal.claims import FAMILY, Judged, input_balance, judged, judging_taps
 from statsnorm.removal.crossed import MomentTables
+from statsnorm.removal.neighbours import neighbours
 from statsnorm.removal.norms import network_sentences, networks_figure, norms_side_by_side
 from statsnorm.removal.populations import with_populations
+from statsnorm.removal.projection import MOST_IMAGES
 from statsnorm.removal.specifications import flips, specification_curve
 from statsnorm.removal.study import studies
 from statsnorm.removal.summary import EVIDENCE, sufficient_statistics
@@ -42,6 +44,11 @@ CLAIMS: Mapping[str, str] = {
 }
 TRIVIAL = ("pre_norm", "post_norm", *EVIDENCE)
 MAX_TAPS_IN_STACKS = 12
+EXTRAS = {"tsne": neighbours}  # on request, outside verification
+APPENDIX = (
+    *("components", "diagnostics", "specifications"),
+    *("drift", "notes", "single_layer", "projection", "networks"),
+)
 
 
 def summarise(tables: MomentTables) -> dict[str, pd.DataFrame]:
@@ -82,10 +89,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         limitations=words.limitations(verdicts, plan, tables),
         left_out=(*_left_out(verdicts, tables), *unjudged),
         picture="removed_by_depth" if verdicts else "",
-        appendix=(
-            *("components", "diagnostics", "specifications", "drift", "notes", "single_layer"),
-            "networks",
-        ),
+        appendix=APPENDIX,
     )
 
 
@@ -147,7 +151,13 @@ def _pictures(
     scatter = tables.get("scatter", pd.DataFrame(columns=["design"]))
     numbers = set(first.designs["design"])
     mine = scatter[scatter["design"].isin(numbers)].drop(columns=["design"])
-    return {**pictures, "moments": mine.reset_index(drop=True)}
+    points = tables.get("projection", pd.DataFrame({"design": []}))
+    points = points[points["design"].isin(numbers)].drop(columns=["design"])
+    return {
+        **pictures,
+        "moments": mine.reset_index(drop=True),
+        "projection": points.reset_index(drop=True),
+    }
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -267,8 +277,22 @@ def _figures(merged: Mapping[str, pd.DataFrame], verdicts: list[Judged]) -> tupl
             "moments",
             {"tap": "relu3_1"},
             f"m and v of the two channels with the largest V_S before, one dot an image ({n}), "
-            "first contrast level (F7). All panels of a channel span the same width and height.",
+            f"first contrast level, {_drawn(verdicts[0])} (F7). All panels of a "
+            "channel span the same width and height.",
             "Scatter of channel moments coloured by style, with normalisers frozen and at work.",
+        ),
+        (
+            "style_projection",
+            "style_projection",
+            "projection",
+            {},
+            f"Style statistics (m and v of all live channels) by tap, principal components (F8); "
+            f"{n}, first contrast level, one dot an image in a style, {_drawn(verdicts[0])}. Axes "
+            "are fitted before (normalisers frozen) and kept after; both panels of a tap have the "
+            "same limits, in scale-free units. Each axis says the share of its panel's variance. A "
+            "picture without interval: no verdict rests on it.",
+            "Principal components of style statistics by tap, frozen above and normalised below: "
+            "clouds of images coloured by style on the same axes.",
         ),
     ]
     drawn = tuple(
@@ -277,6 +301,11 @@ def _figures(merged: Mapping[str, pd.DataFrame], verdicts: list[Judged]) -> tupl
         if len(merged[table])
     )
     return (*drawn, *networks_figure(merged))
+
+
+def _drawn(j: Judged) -> str:
+    images = j.study.groups[0]
+    return f"{MOST_IMAGES} of {images} images drawn" if images > MOST_IMAGES else "all images drawn"
 
 
 def _gates(balance: pd.DataFrame, verdicts: list[Judged], plan: Plan) -> tuple[Gate, ...]:

@@ -56,8 +56,9 @@ def tap_ticks(axis: Axes, names: Sequence[str], *, vertical: bool = False) -> No
 
 
 def style_marks(n: int) -> list[tuple[str, str]]:
-    """Return n distinct (colour, marker) pairs."""
-    return [(CYCLE[i % len(CYCLE)], MARKERS[(i // len(CYCLE)) % len(MARKERS)]) for i in range(n)]
+    """Return n (colour, marker) pairs, 64 of them distinct; neighbours differ in both."""
+    size = len(CYCLE)
+    return [(CYCLE[i % size], MARKERS[(i + i // size) % len(MARKERS)]) for i in range(n)]
 
 
 def errors(table: Any, estimate: str, low: str, high: str) -> Any:

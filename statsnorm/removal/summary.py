@@ -27,6 +27,7 @@ from statsnorm.removal.crossed import (
     taps_of,
 )
 from statsnorm.removal.populations import on_the_way, training_facts
+from statsnorm.removal.projection import drawn_images, projection_rows, shown_taps
 from statsnorm.stats.components import component_replicates, crossed_components, style_leverage
 from statsnorm.stats.scale_free import live_channels, scale_free
 
@@ -45,6 +46,10 @@ COMPONENTS: tuple[str, ...] = (
 REPLICATED: tuple[str, ...] = COMPONENTS[:-1]
 MEDIANS: tuple[str, ...] = ("content", "style", "contrast")
 MOMENTS: tuple[str, ...] = ("m", "v", "mean", "sd")  # the last two on the raw scale
+TABLES: tuple[str, ...] = (
+    *("designs", "components", "replicates"),
+    *("drift", "leverage", "scatter", "projection", "notes"),
+)
 ALL = "all"
 SELECTED_CHANNELS = 2
 
@@ -57,18 +62,15 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     dict of DataFrame
         `designs` (one row a design), `components` (traces and medians of every tap, member and
         moment), `replicates` (delete-one trace replicates at the evidence taps of trained
-        networks), `drift`, `leverage`, `scatter`, `notes`, `training`. Empty if there is no
-        crossed design. Checkpoints on the way of a training are left out.
+        networks), `drift`, `leverage`, `scatter`, `projection`, `notes`, `training`. Empty if
+        there is no crossed design. Checkpoints on the way of a training are left out.
     """
     keys = tables.keys()
     designs = find_designs(keys[~on_the_way(keys)])
     if not designs:
         return {}
     plan, eps = load_plan(), _eps(tables.taps())
-    rows: dict[str, list[dict[str, Any]]] = {
-        name: []
-        for name in ("designs", "components", "replicates", "drift", "leverage", "scatter", "notes")
-    }
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for number, design in enumerate(designs):
         _add_design(rows, tables, (number, design), designs, plan, eps)
     rows["references"] = list(_references(tables))
@@ -101,7 +103,9 @@ def _add_design(
     number, design = numbered
     labels: tuple[tuple[Any, ...], ...] = ((), (), ())
     seen: set[str] = set()
-    for tap in taps_of(design).to_dict("records"):
+    taps = taps_of(design)
+    drawn = set() if design.untrained else shown_taps(taps, plan)
+    for tap in taps.to_dict("records"):
         members, notes = load_members(tables, design, tap["tap"], tap["call"], tap["members"])
         labels = next(iter(members.values())).labels
         for note in notes:
@@ -121,6 +125,9 @@ def _add_design(
             if tap["tap_kind"] == "vgg_of_output" and name == plan.primary["and_tap"]:
                 at_input = _at_input(tables, design, designs, tap)
                 found += [] if design.untrained else _scatter(members, live, plan, at_input)
+            if tap["tap"] in drawn and tap["call"] == 0:
+                kind = {"table": "projection", "tap_kind": tap["tap_kind"]}
+                found += [{**kind, **r} for r in projection_rows(members, live, plan)]
             for record in found:
                 table = record.pop("table")
                 extra = {**meta, **counts} if table == "components" else {}
@@ -244,6 +251,7 @@ def _scatter(
             continue
         with np.errstate(divide="ignore"):
             values = _moments(cells, live)
+        images = drawn_images(len(cells.mean))
         for column in chosen:
             for s, style in enumerate(cells.labels[1]):
                 yield {
@@ -251,8 +259,8 @@ def _scatter(
                     "panel": panel,
                     "channel": int(np.flatnonzero(live)[column]),
                     "style": str(style),
-                    "m": values["m"][:, s, 0, column].astype(np.float32),
-                    "v": values["v"][:, s, 0, column].astype(np.float32),
+                    "m": values["m"][images, s, 0, column].astype(np.float32),
+                    "v": values["v"][images, s, 0, column].astype(np.float32),
                 }
 
 
