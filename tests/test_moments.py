@@ -47,6 +47,13 @@ def test_large_mean_beside_a_small_variance(memory_format, dtype):
     assert_close(channel_moments(x), x)
 
 
+@pytest.mark.parametrize("start", [0.0, 1e4, -3e6])
+def test_a_beginning_far_from_the_rest(start):
+    x = torch.randn(2, 64, 256, 256, generator=torch.Generator().manual_seed(3))
+    x[:, :, :8] = start  # all of the first block, whose mean is the origin of the sums
+    assert_close(channel_moments(x.contiguous(memory_format=torch.channels_last)), x)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_squares_do_not_overflow(memory_format, dtype):

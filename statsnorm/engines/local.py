@@ -123,6 +123,7 @@ def _new_work(job: Job) -> ShardWork:
         cells=job.feed.inputs.cells,
         precision=config.precision,
         compiled=config.compile,
+        content=job.with_content,
     )
     return ShardWork(job=job, meter=meter)
 

@@ -30,6 +30,7 @@ class ContentDistances:
     images: Sequence[str]
     originals: dict[int, Tensor] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    found: list[Tensor] = field(default_factory=list)  # distance, random one; on the device
 
     def add(self, batch: Batch, features: Tensor) -> None:
         """Take the features (n, C, H, W) of a batch's rows."""
@@ -46,22 +47,25 @@ class ContentDistances:
         for image, feature in self.originals.items():
             self._row(image, "original", feature)
         self.originals.clear()
+        if self.found:  # read back in one go: a GPU need not wait for every row
+            for row, (distance, random) in zip(
+                self.rows, torch.stack(self.found).tolist(), strict=True
+            ):
+                row["distance"] = distance
+                row["random_distance"] = random if len(self.images) > 1 else None
         return self.rows
 
     def _row(self, image: int, condition: str, feature: Tensor) -> None:
-        own, n = self.originals[image], len(self.images)
-        other = self.originals[(image + 1) % n] if n > 1 else None
+        own, other = self.originals[image], self.originals[(image + 1) % len(self.images)]
         scale = own.square().sum().clamp_min(torch.finfo(own.dtype).tiny)
-        distance = (feature - own).square().sum() / scale
-        random = None if other is None else float((feature - other).square().sum() / scale)
+        distances = [(feature - x).square().sum() / scale for x in (own, other)]
+        self.found.append(torch.stack(distances))
         self.rows.append(
             {
                 "image": self.images[image],
                 "condition": condition,
                 "network": self.network,
                 "tap": CONTENT_TAP,
-                "distance": float(distance),
-                "random_distance": random,
             }
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from statsnorm.cells import InputCell
 from statsnorm.errors import NonFiniteError
 from statsnorm.extraction.feed import Batch, padded
+from statsnorm.extraction.transfer import Returning
 from statsnorm.extraction.variants import (
     OutputVgg,
     Variant,
@@ -29,6 +31,8 @@ from statsnorm.rows import Block, CellRows
 from statsnorm.taps import Tap, check_by_construction, forward_moments
 
 CONTENT_TAP = "relu4_2"
+AHEAD = 2
+"""Batches that a GPU may be behind the host before the host waits for the oldest."""
 _LOOSE = 0.05  # by-construction tolerance of the reduced precisions
 
 Floats = NDArray[np.float32]
@@ -69,6 +73,18 @@ class Measured:
     cell: list[NDArray[np.int64]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch whose moments are on their way to the host."""
+
+    variant: Variant
+    values: Returning  # (n, 2 sum C)
+    image: NDArray[np.int64]  # places in the group
+    cell: NDArray[np.int64]
+    images: Sequence[str]  # names of the group's images
+    offset: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Meter:
     """Runs batches through all variants and keeps their moments until the shard is written."""
@@ -78,8 +94,10 @@ class Meter:
     precision: str
     measured: dict[Variant, Measured] = field(default_factory=dict)
     compiled: bool = False  # from the second batch of a variant on
+    content: bool = True  # whether content features are wanted
     halvings: int = 0  # how often the device ran out of memory
     checked: set[Variant] = field(default_factory=set)  # by-construction rows hold here
+    ahead: deque[_Sent] = field(default_factory=deque)  # batches whose moments are on their way
 
     def add(
         self, variant: Variant, batch: Batch, images: Sequence[str], offset: int
@@ -104,19 +122,28 @@ class Meter:
         """
         features: dict[str, Tensor] = {}
         kind = batch.pixels.device.type
-        with arithmetic(self.precision, kind), _capture(variant, features):
+        capture = _capture(variant, features) if self.content else nullcontext()
+        with arithmetic(self.precision, kind), capture:
             values = self._forward(variant, batch.pixels)[: len(batch.image)]
-        kept = self.measured[variant]
-        found = values.cpu().numpy()
-        if not np.isfinite(found).all():
-            raise self._not_finite(variant, kept.spans, found, batch, images)
-        kept.values.append(found)
-        kept.image.append(batch.image + offset)
-        kept.cell.append(batch.cell)
+            sent = Returning.of(values)
+        self.ahead.append(_Sent(variant, sent, batch.image, batch.cell, images, offset))
+        self._settle(_ahead(kind))
         return {name: x[: len(batch.image)] for name, x in features.items()}
+
+    def _settle(self, ahead: int) -> None:
+        """Keep what came back of all but the last `ahead` batches; refuse what is not finite."""
+        while len(self.ahead) > ahead:
+            sent = self.ahead.popleft()
+            kept, found = self.measured[sent.variant], sent.values.wait().numpy()
+            if not np.isfinite(found).all():
+                raise self._not_finite(sent, kept.spans, found)
+            kept.values.append(found)
+            kept.image.append(sent.image + sent.offset)
+            kept.cell.append(sent.cell)
 
     def blocks(self, images: Sequence[str]) -> list[Block]:
         """Return what was measured, by image and cell, and forget it."""
+        self._settle(0)
         blocks = []
         for variant, kept in self.measured.items():
             image, cell = np.concatenate(kept.image), np.concatenate(kept.cell)
@@ -185,12 +212,7 @@ class Meter:
         self.checked.add(variant)
 
     def _not_finite(
-        self,
-        variant: Variant,
-        spans: Sequence[tuple[Tap, bool, int]],
-        found: Floats,
-        batch: Batch,
-        images: Sequence[str],
+        self, sent: _Sent, spans: Sequence[tuple[Tap, bool, int]], found: Floats
     ) -> NonFiniteError:
         row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
         width, start = sum(channels for _, _, channels in spans), 0
@@ -202,13 +224,17 @@ class Meter:
                 name = f"{tap.label!r} of " + ("the output's VGG" if of_output else "the network")
                 break
             start += channels
-        cell = self.cells[batch.cell[row]]
+        cell, variant = self.cells[sent.cell[row]], sent.variant
         where = f"condition {cell.condition!r}" + (f", style {cell.style!r}" if cell.style else "")
         return NonFiniteError(
-            f"image {images[batch.image[row]]!r} ({where}) has a nan or infinity at tap {name} "
+            f"image {sent.images[sent.image[row]]!r} ({where}) has a nan or infinity at tap {name} "
             f"(network {variant.network.name!r}, treatment {variant.cell.treatment!r}); "
             "nothing of its shard was written"
         )
+
+
+def _ahead(kind: str) -> int:
+    return AHEAD if kind == "cuda" else 0
 
 
 def _spans(variant: Variant, output: OutputVgg | None) -> list[tuple[Tap, bool, int]]:
@@ -277,8 +303,9 @@ def _capture(variant: Variant, features: dict[str, Tensor]) -> Iterator[None]:
         return
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        held = [features[CONTENT_TAP]] if CONTENT_TAP in features else []
-        features[CONTENT_TAP] = torch.cat([*held, output.clone()])  # halves of one batch
+        # Nothing behind relu4_2 works in place: pooling and convolutions leave it as it is.
+        held = features.get(CONTENT_TAP)  # the other half of a batch that was too large
+        features[CONTENT_TAP] = output if held is None else torch.cat([held, output])
 
     handle = variant.network.module.get_submodule(CONTENT_TAP).register_forward_hook(keep)
     try:

@@ -19,6 +19,7 @@ from statsnorm.extraction.measure import (
     has_content_tap,
     is_content_vgg,
 )
+from statsnorm.extraction.transfer import to_device
 from statsnorm.extraction.variants import Variant, Variants
 from statsnorm.images.decode import Decoded, decode
 from statsnorm.images.names import safe_name
@@ -207,10 +208,9 @@ def _group(loaded: Sequence[Loaded], device: str) -> Group:
     names = loaded[0].paired
     return Group(
         images=tuple(one.ref.image for one in loaded),
-        pixels=torch.stack([one.plain.pixels for one in loaded]).to(device),
+        pixels=to_device([one.plain.pixels for one in loaded], device),
         paired={
-            name: torch.stack([one.paired[name].pixels for one in loaded]).to(device)
-            for name in names
+            name: to_device([one.paired[name].pixels for one in loaded], device) for name in names
         },
     )
 
