@@ -7,7 +7,7 @@ All splits keep a group (content) on one side, and the group is the unit of ever
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +45,8 @@ class ProbeResult(Shown):
     n: int
     n_groups: int
     n_labels: int
+    group_accuracy: Array = field(metadata={"tidy": False})  # (n_groups,), of sorted groups
+    group_bits: Array = field(metadata={"tidy": False})  # (n_groups,), not floored
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ def probe(
         pvalue = (hits + 1) / (permutations + 1)
     share = np.bincount(codes) / len(codes)
     entropy = float(-(share * np.log2(share)).sum())
-    bits = entropy + float(log_probability[np.arange(len(a)), codes].mean() / np.log(2))
+    own = entropy + log_probability[np.arange(len(a)), codes] / np.log(2)  # (n,) bits a row
+    bits, rows = float(own.mean()), np.bincount(units)
     ci = cluster_proportion(correct, units, confidence=confidence)
     macro, macro_low, macro_high = macro_accuracy(correct, units, codes, confidence)
     return ProbeResult(
@@ -152,6 +155,8 @@ def probe(
         n=len(a),
         n_groups=len(names),
         n_labels=len(levels),
+        group_accuracy=np.bincount(units, correct) / rows,
+        group_bits=np.bincount(units, own) / rows,
     )
 
 

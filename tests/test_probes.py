@@ -233,3 +233,12 @@ def test_bad_input(rng):
         probe(x, s, groups=i, rng=0)
     with pytest.raises(StatsnormError, match=r"correct must lie in 0..1, got 0 to 2"):
         cluster_proportion([0, 2], [0, 1])
+
+
+def test_accuracy_and_bits_by_group_add_up_to_those_of_all(rng):
+    x, i, s, _ = design(rng)
+    r = probe(x, s, groups=i, strengths=(0.1,), rng=rng)
+    assert r.group_accuracy.shape == r.group_bits.shape == (8,)
+    assert_allclose(r.group_accuracy.mean(), r.accuracy)
+    assert_allclose(r.group_bits.mean(), r.bits_raw)
+    assert r.group_accuracy.std() > 0

@@ -119,3 +119,22 @@ def test_bad_input(rng):
     a, b = (channel_statistics(rng.normal(size=(c, 9))) for c in (2, 3))
     with pytest.raises(StatsnormError, match=r"mean must have equal shapes, got \(2,\) and \(3,\)"):
         gram_split(a, b)
+
+
+def test_a_draw_of_channels_estimates_the_split_of_all_without_bias(rng):
+    x, y = (channel_statistics(rng.gamma(a, size=(7, 40))) for a in (2.0, 3.0))
+    whole = gram_split(x, y)
+    drawn = []
+    for kept in itertools.combinations(range(7), 3):  # every draw, equally often
+        at = list(kept)
+        sides = [
+            ChannelStatistics(z.mean[at], z.sd[at], z.correlation[np.ix_(at, at)]) for z in (x, y)
+        ]
+        split = gram_split(*sides, diagonal=2 / 6)
+        drawn.append([split.total, split.means, split.variances, split.correlations])
+    estimate = 7 * 6 / (3 * 2) * np.mean(drawn, axis=0)
+    assert_allclose(
+        estimate, [whole.total, whole.means, whole.variances, whole.correlations], rtol=1e-10
+    )
+    with pytest.raises(StatsnormError, match="diagonal must be positive"):
+        gram_split(x, y, diagonal=0.0)

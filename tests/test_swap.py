@@ -10,13 +10,8 @@ from statsnorm.errors import StatsnormError
 from statsnorm.extraction import extract
 from statsnorm.load import Tables
 from statsnorm.networks import load_network, normalisers
-from statsnorm.swap import (
-    conditional_normalisers,
-    expand_swap,
-    parse_swap,
-    random_orders,
-    swap,
-)
+from statsnorm.swap import conditional_normalisers, swap
+from statsnorm.swap_names import expand_swap, parse_swap, random_orders
 
 NAMES = ("contract.0.norm", "contract.1.norm", "res.0.0.norm", "res.0.1.norm", "expand.0.norm")
 KNOWN = tuple(map(str, range(26)))

@@ -120,7 +120,7 @@ def extract(
         Names, kinds or globs; all taps by default.
     treatments : sequence of str
         none, frozen:prefix, frozen:all, frozen:NORMALISER, bn_train, and the swaps and blends of
-        :mod:`statsnorm.swap`; each for the networks that it fits.
+        :mod:`statsnorm.swap_names`; each for the networks that it fits.
     reference : str or Path, optional
         Images that calibrate the frozen maps. With a design they are rendered in styles of the
         same generators that the design leaves out, and may then show the same contents.

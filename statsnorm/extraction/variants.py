@@ -18,7 +18,8 @@ from statsnorm.networks import Network, load_network, normalisers, require_runs,
 from statsnorm.networks.norms import norm_kind
 from statsnorm.networks.zoo import split_norm
 from statsnorm.rows import TapColumns
-from statsnorm.swap import OTHERS, conditional_normalisers, expand_swap, is_swap, parse_swap, swap
+from statsnorm.swap import conditional_normalisers, swap
+from statsnorm.swap_names import OTHERS, expand_swap, is_swap, parse_swap
 from statsnorm.taps import Tap, find_taps, select_taps
 
 _FIXED = {"frozen", "actnorm"}  # normalisers that adapt to nothing already: not to be frozen

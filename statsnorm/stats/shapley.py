@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from statsnorm.errors import StatsnormError
 from statsnorm.stats.inputs import Array, real_array
 from statsnorm.stats.result import Shown
-from statsnorm.stats.samples import finite_array
+from statsnorm.stats.samples import finite_array, positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def gram(statistics: ChannelStatistics) -> Array:
     return product
 
 
-def gram_split(x: ChannelStatistics, y: ChannelStatistics) -> GramSplit:
+def gram_split(x: ChannelStatistics, y: ChannelStatistics, *, diagonal: float = 1.0) -> GramSplit:
     """Split the squared distance of two Gram matrices into means, variances, correlations.
 
     D = |G_x - G_y|_F^2 with G = diag(sd) correlation diag(sd) + mean mean'. The worth of a set
@@ -133,6 +133,11 @@ def gram_split(x: ChannelStatistics, y: ChannelStatistics) -> GramSplit:
     ----------
     x, y : ChannelStatistics
         Shapes (..., C) and (..., C, C), equal in both: two styles of one content at one tap.
+    diagonal : float
+        Weight of the diagonal entries of the Gram matrices. With a random draw of n of C channels
+        (n - 1) / (C - 1) makes total and parts estimate those of all channels without bias, but
+        for the common factor C (C - 1) / (n (n - 1)): an entry off the diagonal needs both of its
+        channels drawn.
 
     Raises
     ------
@@ -143,12 +148,14 @@ def gram_split(x: ChannelStatistics, y: ChannelStatistics) -> GramSplit:
         one, other = getattr(x, name).shape, getattr(y, name).shape
         if one != other:
             raise StatsnormError(f"{name} must have equal shapes, got {one} and {other}")
-    parts = 0.5 * (shapley_values(swap_worth(x, y)) + shapley_values(swap_worth(y, x)))
-    total = ((gram(x) - gram(y)) ** 2).sum(axis=(-2, -1))
+    positive("diagonal", diagonal)
+    worth = (swap_worth(x, y, diagonal=diagonal), swap_worth(y, x, diagonal=diagonal))
+    parts = 0.5 * (shapley_values(worth[0]) + shapley_values(worth[1]))
+    total = _squared(gram(x) - gram(y), diagonal)
     return GramSplit(total, parts[0], parts[1], parts[2])
 
 
-def swap_worth(x: ChannelStatistics, y: ChannelStatistics) -> Array:
+def swap_worth(x: ChannelStatistics, y: ChannelStatistics, *, diagonal: float = 1.0) -> Array:
     """Return the squared distances (8, ...) from G_x after swapping each set of components."""
     start = gram(x)
     worth = []
@@ -156,5 +163,12 @@ def swap_worth(x: ChannelStatistics, y: ChannelStatistics) -> Array:
         mixed = ChannelStatistics(
             (y if k & 1 else x).mean, (y if k & 2 else x).sd, (y if k & 4 else x).correlation
         )
-        worth.append(((gram(mixed) - start) ** 2).sum(axis=(-2, -1)))
+        worth.append(_squared(gram(mixed) - start, diagonal))
     return np.stack(worth)
+
+
+def _squared(difference: Array, diagonal: float) -> Array:
+    """Return squared Frobenius norms of (..., C, C) with the diagonal weighted."""
+    on = np.diagonal(difference, axis1=-2, axis2=-1)
+    total: Array = (difference**2).sum(axis=(-2, -1)) + (diagonal - 1) * (on**2).sum(axis=-1)
+    return total
