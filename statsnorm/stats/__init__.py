@@ -58,7 +58,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "holm",
         "intersection_union",
     ),
-    "statsnorm.stats.oneway": ("nested", "one_way"),
+    "statsnorm.stats.oneway": ("nested", "one_way", "one_way_replicates"),
     "statsnorm.stats.permanova": ("permanova", "permdisp"),
     "statsnorm.stats.permutation": (
         "block_permutation_test",
@@ -89,6 +89,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "statsnorm.stats.traces": ("design_replicates", "trace_replicates"),
     "statsnorm.stats.trend": ("page_trend",),
+    "statsnorm.stats.unbalanced": ("unbalanced_components", "unbalanced_replicates"),
     "statsnorm.stats.ustatistic": (
         "ustatistic_components",
         "ustatistic_replicates",

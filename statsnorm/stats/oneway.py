@@ -15,6 +15,7 @@ from statsnorm.errors import StatsnormError
 from statsnorm.stats.inputs import Array, check_confidence, is_constant
 from statsnorm.stats.result import Shown
 from statsnorm.stats.samples import Index, level_codes, sample
+from statsnorm.stats.unbalanced import UnitReplicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,71 @@ def one_way(y: ArrayLike, groups: ArrayLike, *, confidence: float = 0.95) -> One
     icc = between / (between + ms_within)
     pvalue = np.asarray(stats.f.sf(statistic, *dof))
     return OneWayResult(between, ms_within, icc, low, high, statistic, pvalue, n0, n, count)
+
+
+def one_way_replicates(y: ArrayLike, groups: ArrayLike) -> UnitReplicates:
+    """Return traces of `between` and `within` with each group, and each image, left out.
+
+    Parameters
+    ----------
+    y : array_like, shape (n, C)
+        Live channels only.
+    groups : array_like, shape (n,)
+
+    Raises
+    ------
+    StatsnormError
+        As :func:`one_way`; or if a group has one row.
+    """
+    a = sample("y", y, least=4)
+    codes, levels = level_codes("groups", groups, n=len(a), least=2)
+    order = np.argsort(codes, kind="stable")
+    x, codes = a[order] - a.mean(axis=0), codes[order]
+    sizes = np.bincount(codes)
+    if lonely := int((sizes < 2).sum()):
+        raise StatsnormError(
+            f"{lonely} of {len(sizes)} groups have one row; leave them out, their spread is unknown"
+        )
+    means = group_sums(x, codes, len(levels)) / sizes[:, None]
+    gap, size = x - means[codes], sizes[codes]  # (n, C), (n,)
+    inside = group_sums(gap**2, codes, len(levels))  # (J, C)
+    own = np.stack([sizes, sizes**2, np.ones_like(sizes)], axis=1)  # rows, their square, groups
+    parts = np.stack([inside, sizes[:, None] * means**2, sizes[:, None] * means])  # (3, J, C)
+    counts, sums = own.sum(axis=0), parts.sum(axis=1)
+    fewer = np.stack([np.ones_like(size), size**2 - (size - 1) ** 2, 0 * size], axis=1)
+    moved = means[codes] - gap / (size - 1)[:, None]
+    squares = size[:, None] * means[codes] ** 2 - (size - 1)[:, None] * moved**2
+    change = np.stack([gap**2 * (size / (size - 1))[:, None], squares, x])
+    estimate = _traces(counts[None], sums[:, None])
+    by_group = _traces(counts - own, sums[:, None] - parts)
+    by_image = _traces(counts - fewer, sums[:, None] - change)
+    return UnitReplicates(
+        levels={k: np.concatenate([estimate[k], by_group[k]]) for k in estimate},
+        images={k: np.concatenate([estimate[k], by_image[k]]) for k in estimate},
+        units=(len(sizes),),
+        sizes=tuple(sizes.tolist()),
+    )
+
+
+def _traces(counts: Index, sums: Array) -> dict[str, Array]:
+    """Return `between` and `within` (R,), means over channels, by analysis of variance.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (R, 3)
+        Rows n, sum of squared group sizes, groups.
+    sums : ndarray, shape (3, R, C)
+        Sums of squares within, sum of n_j m_j^2, sum of n_j m_j.
+    """
+    n, square, groups = counts.T.astype(np.float64)
+    within_groups, of_squares, of_means = sums
+    between_groups = (of_squares - of_means**2 / n[:, None]).mean(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # two groups less one: nothing between
+        within = within_groups.mean(axis=1) / (n - groups)
+        n0 = (n - square / n) / (groups - 1)
+        between = (between_groups / (groups - 1) - within) / n0
+    between[~np.isfinite(between)] = np.nan
+    return {"between": between, "within": within}
 
 
 def group_sums(y: Array, codes: Index, count: int) -> Array:
