@@ -1,0 +1,212 @@
+"""Natural domains: planted variances, labels that are missing or confounded, and what is said."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from synthetic_tables import SyntheticTables
+
+from analyses import natural_domains
+from statsnorm import figures
+from statsnorm.decisions import load_plan
+from statsnorm.errors import StatsnormError
+from statsnorm.removal.labels import CROSSED, NESTED, domain_labels
+from statsnorm.report.encode import parquet_bytes, read_parquet
+
+PLAN = load_plan()
+TAPS = (
+    ("a.norm", "next_pre_norm", 2, "cin26", "input"),
+    ("b.norm", "next_pre_norm", 4, "cin26", "input"),
+    ("relu3_1", "vgg_of_output", 5, "vgg16", "cin26"),
+    ("relu4_2", "vgg_of_output", 7, "vgg16", "cin26"),
+)
+
+
+def labelled(rng, domains, classes, images):
+    """Images in cells of 2 to 2 * `images` - 2; `classes` of 0 leaves classes out."""
+    counts = rng.integers(2, 2 * images - 1, size=(max(classes, 1), domains))
+    c, d = np.indices(counts.shape)
+    c, d = np.repeat(c.ravel(), counts.ravel()), np.repeat(d.ravel(), counts.ravel())
+    table = pd.DataFrame({"image": [f"{i:04d}.jpg" for i in range(len(c))]})
+    table["domain"] = [f"d{k:02d}" for k in d]
+    if classes:
+        table["class"] = [f"c{k:02d}" for k in c]
+    return table, c, d
+
+
+def planted(rng, *, domains=9, classes=8, images=3, keep=(0.2, 0.8, 0.8), channels=8, random=0):
+    """Tables in which V_domain, V_class and the images' own variance are kept at `keep`."""
+    table, c, d = labelled(rng, domains, classes, images)
+    tables = SyntheticTables(attributes=table)
+    for seed in (-1, *range(random)):
+        who = {"norm": "cin", "index": "0", "seed": seed, "iteration": 0 if seed >= 0 else -1}
+        for tap, kind, depth, network, source in TAPS:
+            b = rng.normal(size=(domains, channels))[d]
+            a = rng.normal(size=(max(classes, 1), channels))[c] * (classes > 0)
+            both = rng.normal(size=(domains * max(classes, 1), channels))[c * domains + d]
+            both *= 0.5 * (classes > 0)
+            e, new = rng.normal(size=(2, len(c), channels))
+            noise = {
+                "frozen:prefix": e,
+                "none": e if keep == (1, 1, 1) else 0.9 * e + 0.19**0.5 * new,
+            }
+            for treatment, (ks, kc, ke) in (("frozen:prefix", (1, 1, 1)), ("none", keep)):
+                y = 0.3 * (
+                    np.sqrt(ks) * b + np.sqrt(kc) * (a + both) + np.sqrt(ke) * noise[treatment]
+                )
+                scale = np.sqrt(np.exp(2 * y).mean(axis=0))
+                keys = {"tap": tap, "tap_kind": kind, "depth": depth, "treatment": treatment}
+                tables.add(
+                    {**who, **keys, "network": network, "source": source},
+                    {"image": table["image"].tolist()},
+                    y * scale,  # so that m = v
+                    np.exp(2 * y),
+                )
+    return tables
+
+
+def report(tables):
+    frames = natural_domains.summarise(tables)
+    stored = {n: read_parquet(parquet_bytes(f), n) for n, f in frames.items()}
+    return natural_domains.run(stored, PLAN, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    return report(planted(np.random.default_rng(5), random=3))
+
+
+def at(table, **where):
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return table
+
+
+MEAN = "mean over next_pre_norm"
+
+
+def test_planted_fractions_are_recovered_by_both_intervals(crossed):
+    rows = at(crossed.tables["removed"], place=MEAN, moment="v").set_index("factor")
+    for factor, truth in (("domain", 0.8), ("class", 0.2), ("images of a cell", 0.2)):
+        row = rows.loc[factor]
+        assert row["low"] < truth < row["high"], factor
+        assert row["within_low"] < truth < row["within_high"], factor
+        assert row["untrained_networks"] == 3
+    psi = at(crossed.tables["selectivity"], place=MEAN, moment="v").iloc[0]
+    assert psi["low"] < np.log(0.2 / 0.8) < psi["high"]
+    assert_allclose(psi["estimate"], np.log(0.25), atol=0.3)
+
+
+def test_planted_claims_are_supported_and_exploratory(crossed):
+    assert {c.hypothesis: c.verdict for c in crossed.claims} == {
+        "N1": "supported",
+        "N2": "supported",
+    }
+    assert all(c.family == "" for c in crossed.claims)
+    assert "9 domains x 8 classes" in crossed.claims[0].scope
+    assert set(crossed.effects["hypothesis"]) == {"N1", "N2"}
+
+
+def test_reml_agrees_with_analysis_of_variance(crossed):
+    table = crossed.tables["reml"]
+    free = table[~table["at_bound"]]
+    assert len(free) >= 8
+    total = free.groupby(["treatment", "channel"])["reml"].transform("sum")
+    assert ((free["anova"] - free["reml"]).abs() / total).max() < 0.25
+    assert np.corrcoef(free["anova"], free["reml"])[0, 1] > 0.97
+
+
+def test_retrieval_stands_beside_with_its_chance(crossed):
+    row = crossed.tables["retrieval"].iloc[0]
+    assert_allclose(row["chance"], 1 / row["images"])
+    assert row["low"] <= row["estimate"] <= row["high"]
+    assert row["estimate"] > 0.5
+    assert any("nearest to their own frozen version" in text for text in crossed.findings)
+
+
+def test_figures_are_drawn(crossed):
+    assert [f.name for f in crossed.figures] == ["removed_by_depth"]
+    for figure in crossed.figures:
+        drawn = getattr(figures, figure.draw)(crossed.tables[figure.table], **figure.options)
+        drawn.savefig(io.BytesIO(), format="png")
+        assert "images" in figure.caption
+
+
+def test_without_classes_images_lie_in_domains():
+    tables = planted(np.random.default_rng(6), domains=12, classes=0, images=12, keep=(0.3, 1, 0.9))
+    found = report(tables)
+    rows = at(found.tables["removed"], place=MEAN, moment="m").set_index("factor")
+    assert set(rows.index) == {"domain", "images of a domain"}
+    for factor, truth in (("domain", 0.7), ("images of a domain", 0.1)):
+        assert rows.loc[factor, "low"] < truth < rows.loc[factor, "high"]
+        assert rows.loc[factor, "within_low"] < truth < rows.loc[factor, "within_high"]
+    assert "images in 12 domains" in found.scope["natural domains"]
+
+
+def test_few_domains_are_not_testable_but_described():
+    found = report(planted(np.random.default_rng(7), domains=2, classes=0, images=30))
+    assert {c.verdict for c in found.claims} == {"not testable"}
+    assert all("2 domains < 8" in c.sentence for c in found.claims)
+    row = at(found.tables["removed"], place=MEAN, moment="v", factor="domain").iloc[0]
+    assert np.isfinite([row["estimate"], row["within_low"], row["within_high"]]).all()
+    assert np.isnan([row["low"], row["high"]]).all()
+    assert any("for domains at large" in text for text in found.limitations)
+    few = report(planted(np.random.default_rng(8), domains=9, classes=4, images=6))
+    assert all("4 classes < 8" in c.sentence for c in few.claims)
+
+
+def test_an_identical_network_removes_nothing():
+    found = report(planted(np.random.default_rng(9), keep=(1, 1, 1)))
+    rows = found.tables["removed"]
+    for column in ("estimate", "low", "high", "within_low", "within_high"):
+        assert_allclose(rows[column], 0, atol=1e-9)
+    assert {c.verdict for c in found.claims} == {"contradicted"}
+
+
+def test_missing_labels_and_lonely_images_are_left_out_and_counted():
+    tables = planted(np.random.default_rng(10))
+    table = tables.attributes
+    table.loc[[0, 5], "domain"] = ""
+    table.loc[7, "class"] = ""
+    table.loc[11, ["domain", "class"]] = ["d00", "alone"]
+    found = report(tables)
+    assert "3 images without a domain or class" in found.left_out
+    assert any(text.endswith("images alone in their cell") for text in found.left_out)
+    counts = found.tables["cells"]
+    assert counts["images"].min() >= 2
+    assert "alone" not in set(counts["class"])
+
+
+def test_one_class_in_every_domain_is_refused():
+    images = [f"{i}.jpg" for i in range(12)]
+    table = pd.DataFrame({"image": images, "domain": list("aaaabbbbcccc")})
+    table["class"] = ["dog"] * 4 + ["cat"] * 4 + ["owl"] * 4
+    words = r"confounded.*a: dog; b: cat; c: owl.*leave the column `class` out"
+    with pytest.raises(StatsnormError, match=words):
+        domain_labels(table, 2)
+    assert domain_labels(table.drop(columns="class"), 2).design == NESTED
+    table["class"] = "dog"  # one class throughout is no factor
+    assert domain_labels(table, 2).design == NESTED
+    table["class"] = list("xxyyxxyyxxyy")
+    assert domain_labels(table, 2).design == CROSSED
+
+
+def test_labels_that_say_nothing():
+    table = pd.DataFrame({"image": ["a", "b", "c", "d"]})
+    assert domain_labels(table, 2) is None
+    assert domain_labels(table.assign(domain=""), 2) is None
+    with pytest.raises(StatsnormError, match="two domains with 2 images in a cell, got x"):
+        domain_labels(table.assign(domain=list("xxxy")), 2)
+    twice = pd.DataFrame({"image": ["a", "a", "b", "c"], "domain": list("xyxy")})
+    with pytest.raises(StatsnormError, match="'a' has two domains"):
+        domain_labels(twice, 2)
+
+
+def test_a_labelled_image_without_rows_is_named():
+    tables = planted(np.random.default_rng(11))
+    extra = pd.DataFrame({"image": ["z.jpg"], "domain": ["d00"], "class": ["c00"]})
+    tables.attributes = pd.concat([tables.attributes, extra], ignore_index=True)
+    with pytest.raises(StatsnormError, match=r"first 'z\.jpg'"):
+        natural_domains.summarise(tables)
