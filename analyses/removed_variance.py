@@ -30,6 +30,7 @@ from statsnorm.removal.neighbours import neighbours
 from statsnorm.removal.norms import network_sentences, networks_figure, norms_side_by_side
 from statsnorm.removal.populations import with_populations
 from statsnorm.removal.projection import MOST_IMAGES
+from statsnorm.removal.retrieval import retrieval_table, sentences
 from statsnorm.removal.specifications import flips, specification_curve
 from statsnorm.removal.study import studies
 from statsnorm.removal.summary import EVIDENCE, sufficient_statistics
@@ -78,7 +79,11 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         title=TITLE,
         question=(__doc__ or "").strip(),
         headline=words.headline(verdicts, plan),
-        findings=(*words.findings(verdicts, merged), *network_sentences(merged)),
+        findings=(
+            *words.findings(verdicts, merged),
+            *(t for j in verdicts for t in sentences(j.study.label, merged["retrieval"])),
+            *network_sentences(merged),
+        ),
         claims=claims,
         effects=effects,
         tables={name: table for name, table in merged.items() if len(table)},
@@ -105,6 +110,11 @@ def _network(
         "components": made.components_table(study),
         "pixel": made.pixel_table(study, plan),
         "perpendicular": made.perp_table(study, plan),
+        "retrieval": retrieval_table(
+            tables.get("retrieval", pd.DataFrame()),
+            study.designs["design"].tolist(),
+            [n for numbers in study.untrained.values() for n in numbers.values()],
+        ),
         "diagnostics": made.diagnostics_table(study, tables, plan),
         "specifications": specification_curve(study, tables, plan),
     }

@@ -5,11 +5,14 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from numpy.testing import assert_allclose
+from PIL import Image
 from synthetic_tables import SyntheticTables
 
 from analyses import natural_domains
 from statsnorm import figures
+from statsnorm.cli import main
 from statsnorm.decisions import load_plan
 from statsnorm.errors import StatsnormError
 from statsnorm.removal.labels import CROSSED, NESTED, domain_labels
@@ -210,3 +213,54 @@ def test_a_labelled_image_without_rows_is_named():
     tables.attributes = pd.concat([tables.attributes, extra], ignore_index=True)
     with pytest.raises(StatsnormError, match=r"first 'z\.jpg'"):
         natural_domains.summarise(tables)
+
+
+def manifest(folder, cells, each):
+    """Smooth images whose contrast hangs on the domain and colour on the class; a CSV."""
+    rng = np.random.default_rng(12)
+    lines = ["image,domain,class"]
+    for domain, label in cells:
+        for number in range(each):
+            x = 128 + 90 / (1 + domain) * rng.normal(size=(4, 4, 3)) + 25 * label * np.eye(3)[0]
+            name = f"{domain}-{label}-{number}.png"
+            coarse = Image.fromarray(x.clip(0, 255).astype(np.uint8))
+            coarse.resize((16, 16), Image.Resampling.BICUBIC).save(folder / name)
+            lines.append(f"{name},domain{domain},class{label}")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    return folder / "manifest.csv"
+
+
+def cli(*arguments):
+    words = [str(a) for a in arguments]
+    return CliRunner().invoke(main, words, prog_name="statsnorm", catch_exceptions=False)
+
+
+def extracted(folder, source):
+    given = ("--network", "tiny_networks:instance_norm", "--size", "16", "--device", "cpu")
+    frozen = ("--treatment", "none,frozen:prefix", "--reference", "embedded")
+    ran = cli("extract", "--images", source, *given, *frozen, "--out", folder / "run")
+    assert ran.exit_code == 0, ran.output
+    out = folder / "report"
+    return cli("report", folder / "run", "--analysis", "natural_domains", "--out", out), out
+
+
+def test_from_a_manifest_to_a_report(tmp_path):
+    cells = [(d, c) for d in range(3) for c in range(3)]
+    ran, out = extracted(tmp_path, manifest(tmp_path, cells, 3))
+    assert ran.exit_code == 0, ran.output
+    table = pd.read_csv(out / "tables" / "natural_domains.removed.csv")
+    assert set(table["factor"]) == {"domain", "class", "domain x class", "images of a cell"}
+    assert {MEAN, "VGG of output relu3_1"} <= set(table["place"])
+    claims = pd.read_csv(out / "tables" / "claims.csv")
+    assert claims["verdict"].tolist() == ["not testable"] * 2
+    assert "3 domains < 8; 3 classes < 8" in claims["sentence"].iloc[0]
+    shares = pd.read_csv(out / "tables" / "natural_domains.retrieval.csv")
+    assert shares[["tap", "images"]].to_numpy().tolist() == [["relu4_2", 27]]
+    assert cli("verify", out).exit_code == 0
+
+
+def test_confounded_labels_are_refused_in_the_report(tmp_path):
+    ran, out = extracted(tmp_path, manifest(tmp_path, [(0, 0), (1, 1), (2, 2)], 2))
+    assert ran.exit_code == 1
+    assert "natural_domains: domain and class are confounded" in ran.output
+    assert "domain and class are confounded" in (out / "report.md").read_text()

@@ -509,3 +509,20 @@ def test_additivity_names_the_worst_tap_and_arm(planted):
 )
 def test_percent_is_never_rounded_to_an_end(value, text):
     assert percent(value) == text
+
+
+def test_same_image_retrieval_stands_beside_selectivity(planted):
+    tables = planted_study(np.random.default_rng(12), untrained=2, conditions=False)
+    for row, labels, mean, var in list(tables.blocks):
+        if row["tap_kind"] == "vgg_of_output":
+            tables.blocks.append(({**row, "tap": "relu4_2", "depth": 9}, labels, mean, var))
+    found = report(tables)
+    table = found.tables["retrieval"].set_index("across")
+    assert set(table.index) == {"treatments", "styles, none", "styles, frozen:prefix"}
+    assert (table["tap"] == "relu4_2").all()
+    assert (table["untrained_networks"] == 2).all()
+    assert np.allclose(table["chance"], 1 / 24)
+    # style variance is cut to a fifth, content kept at .7: images are told apart across styles
+    assert table.loc["styles, none", "low"] > table.loc["styles, frozen:prefix", "estimate"]
+    assert sum("same-image retrieval" in text for text in found.findings) == 1
+    assert "retrieval" not in planted[2].tables

@@ -57,7 +57,7 @@ from statsnorm.cli import options
 @click.option(
     "--vgg-taps",
     multiple=True,
-    default=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+    default=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2"),
     show_default=True,
     callback=options.split_commas,
     metavar="NAME",

@@ -40,7 +40,7 @@ class ExtractConfig:
     indices: tuple[str, ...] = ()
     untrained: int = 0
     vgg_of_output: str = "vgg16"
-    vgg_taps: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+    vgg_taps: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2")
     style_generator: str = "cin26"
     style_index: str = ""
     strength: float = 1.0

@@ -65,7 +65,7 @@ def extract(
     indices: Sequence[str] | None = None,
     untrained: int = 0,
     vgg_of_output: str | None = "vgg16",
-    vgg_taps: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+    vgg_taps: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2"),
     style_generator: str = "cin26",
     style_index: str | None = None,
     strength: float = 1.0,

@@ -6,10 +6,11 @@ all others says more of what is left of its content. Here by the moments of a de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from statsnorm.errors import StatsnormError
@@ -131,3 +132,41 @@ def words(estimate: float, low: float, high: float, chance: float) -> str:
     return f"{estimate:.0%} ({100 * low:.0f} to {100 * high:.0f}; chance {chance:.1%})".replace(
         "%", " %"
     )
+
+
+def retrieval_table(rows: pd.DataFrame, trained: Sequence[int], random: Sequence[int]) -> Any:
+    """Return the shares of one network, with the mean of its untrained companions beside them.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns design, tap, across and those of :func:`share`; perhaps none.
+    trained, random : sequence of int
+        Designs of the network, and of its random initialisations.
+    """
+    if not len(rows):
+        return pd.DataFrame()
+    mine = rows[rows["design"].isin(trained)].drop(columns="design").reset_index(drop=True)
+    others = rows[rows["design"].isin(random)].groupby(["tap", "across"])["estimate"]
+    mean = pd.DataFrame({"untrained": others.mean(), "untrained_networks": others.size()})
+    return mine.join(mean, on=["tap", "across"])
+
+
+def sentences(net: str, table: pd.DataFrame) -> Iterator[str]:
+    """Yield what belongs beside H5d: whether images can still be told apart."""
+    mine = table[table["net"] == net] if len(table) else table
+    found = {
+        row["across"]: words(*(row[k] for k in ("estimate", "low", "high", "chance")))
+        for row in mine.to_dict("records")
+    }
+    if "treatments" in found:
+        yield (
+            f"Beside H5d, same-image retrieval by the moments of {TAP} of {net}'s output, "
+            f"{int(mine['images'].iloc[0])} images: {found['treatments']} of the cells at work are "
+            "nearest to their own frozen version."
+        )
+    if arms := {a: t for a, t in found.items() if a.startswith("styles, ")}:
+        listed = "; ".join(
+            f"{'at work' if a == 'styles, none' else 'frozen'} {t}" for a, t in arms.items()
+        )
+        yield f"Found again in every other style, {net}: {listed}."

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan, load_plan
+from statsnorm.removal import retrieval
 from statsnorm.removal.crossed import (
     Cells,
     Design,
@@ -48,7 +49,7 @@ MEDIANS: tuple[str, ...] = ("content", "style", "contrast")
 MOMENTS: tuple[str, ...] = ("m", "v", "mean", "sd")  # the last two on the raw scale
 TABLES: tuple[str, ...] = (
     *("designs", "components", "replicates"),
-    *("drift", "leverage", "scatter", "projection", "notes"),
+    *("drift", "leverage", "scatter", "projection", "retrieval", "notes"),
 )
 ALL = "all"
 SELECTED_CHANNELS = 2
@@ -128,6 +129,8 @@ def _add_design(
             if tap["tap"] in drawn and tap["call"] == 0:
                 kind = {"table": "projection", "tap_kind": tap["tap_kind"]}
                 found += [{**kind, **r} for r in projection_rows(members, live, plan)]
+            if name == retrieval.TAP:
+                found += _retrieval(members, live, plan)
             for record in found:
                 table = record.pop("table")
                 extra = {**meta, **counts} if table == "components" else {}
@@ -220,6 +223,24 @@ def _leverage(v: Array, styles: tuple[Any, ...]) -> dict[str, Any]:
     shares = style_leverage(v)
     most = int(shares.argmax())
     return {"style": str(styles[most]), "share": float(shares[most])}
+
+
+def _retrieval(
+    members: dict[Member, Cells], live: NDArray[np.bool_], plan: Plan
+) -> Iterator[dict[str, Any]]:
+    """Yield how many images find themselves again, across treatments and across styles."""
+    rows = {
+        treatment: retrieval.moment_rows(cells.mean[..., live], cells.var[..., live])
+        for (condition, treatment), cells in members.items()
+        if condition == "original" and treatment in ("none", plan.primary["before"])
+    }
+    for treatment, values in rows.items():
+        yield {"table": "retrieval", "across": f"styles, {treatment}"} | retrieval.across_styles(
+            values
+        )
+    if len(rows) == 2:
+        found = retrieval.across_treatments(rows[plan.primary["before"]], rows["none"])
+        yield {"table": "retrieval", "across": "treatments"} | found
 
 
 def _drift(members: dict[Member, Cells], live: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
