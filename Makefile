@@ -30,7 +30,7 @@ reports: $(STAMP)
 	    $(BIN)/statsnorm verify --rebuild "$$(dirname "$$report")" || exit 1; done
 
 calibrate: $(STAMP)
-	$(BIN)/python benchmarks/calibrate.py --out reports/calibration
+	$(BIN)/python benchmarks/calibrate.py
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --no-isolation

@@ -1,10 +1,12 @@
 """Simulate every interval and test of statsnorm: coverage, size, bias, with Monte-Carlo error.
 
-    python benchmarks/calibrate.py --out reports/calibration
-    python benchmarks/calibrate.py --out reports/calibration --run RUN --tap relu3_1
+    python benchmarks/calibrate.py                     # all of it, and reports/calibration
+    python benchmarks/calibrate.py --replicates 100 --only bootstrap --out /tmp/look
 
-One result file a cell, so an interrupted run goes on where it stopped; every cell has its own
-seed, so the number of processes changes nothing.
+The effects are normal, heavy-tailed (t5), or resampled from the moments of a real run: 24 embedded
+photographs in 16 styles at 5 gains (calibration_design.toml), extracted first. One result file a
+cell under --work, so an interrupted run goes on where it stopped; every cell has its own seed, so
+the number of processes changes nothing.
 """
 
 from __future__ import annotations
@@ -16,25 +18,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes, not threads
 import argparse
 import hashlib
 import sys
+import time
 import zlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from calibration_cells import Cell, cells
+from calibration_report import write_calibration
 from simulate import save_pools
 
 SEED = 20170320
 REPLICATES = 2000
-COLUMNS = ["cell", "check", "quantity", "value", "mc_se", "replicates", "low", "high", "passed"]
+DESIGN = Path(__file__).with_name("calibration_design.toml")
+TAP, MOMENT, SIZE = "relu3_1", "v", 64
+COLUMNS = [
+    *("check", "title", "law", "quantity", "value", "mc_se", "replicates", "low", "high", "passed")
+]
 
 
 def calibrate(cell: Cell, replicates: int, seed: int) -> pd.DataFrame:
     """Return one row a quantity of a cell."""
-    count = max(2, round(replicates * cell.share))
     rng = np.random.default_rng([seed, zlib.crc32(cell.name.encode())])
-    values = cell.run(rng, count, **cell.options)
+    values = cell.run(rng, max(2, min(replicates, cell.most)), **cell.options)
     rows = [judged(cell, quantity, v) for quantity, v in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -43,97 +52,106 @@ def judged(cell: Cell, quantity: str, values: np.ndarray) -> tuple[object, ...]:
     """Return the row of one quantity: what came out, its Monte-Carlo error, the bars."""
     n = len(values)
     value, se = float(values.mean()), float(values.std(ddof=1) / np.sqrt(n))
-    low, high = cell.low, cell.high
+    low, high = cell.bar_of(quantity)
     if cell.check == "bias":
         low, high = -3 * se, 3 * se
     elif cell.check == "exact":
         value, se = float(values.max()), 0.0
     elif cell.check == "size":
-        high = cell.high + 2 * np.sqrt(cell.high * (1 - cell.high) / n)
+        high += 2 * np.sqrt(high * (1 - high) / n)
     passed = bool(low <= value <= high)
-    return cell.name, cell.check, quantity, value, se, n, low, high, passed
+    return cell.check, cell.title, cell.law, quantity, value, se, n, low, high, passed
 
 
-def finished(path: Path) -> pd.DataFrame | None:
-    """Return the result of a cell that was run before."""
-    return pd.read_csv(path) if path.is_file() else None
-
-
-def run_cell(cell: Cell, replicates: int, seed: int, path: Path) -> pd.DataFrame:
-    """Run one cell and write its file, all at once."""
+def run_cell(cell: Cell, replicates: int, seed: int, path: Path) -> float:
+    """Run one cell and write its file, all at once; return the seconds that it took."""
+    start = time.perf_counter()
     table = calibrate(cell, replicates, seed)
     part = path.with_suffix(f".{os.getpid()}.part")
-    table.to_csv(part, index=False, float_format="%.6g")
+    table.to_csv(part, index=False, float_format="%.9g")
     part.replace(path)
-    return pd.read_csv(path)
+    return time.perf_counter() - start
 
 
 def run_all(
-    chosen: list[Cell], out: Path, replicates: int, seed: int, workers: int
+    chosen: Sequence[Cell], work: Path, replicates: int, seed: int, workers: int
 ) -> pd.DataFrame:
     """Run the cells that have no file yet and return all rows in the order of the list."""
-    folder = out / "cells"
+    folder = work / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     paths = {c.name: folder / f"{c.name}-n{replicates}-seed{seed}.csv" for c in chosen}
-    tables = {c.name: finished(paths[c.name]) for c in chosen}
-    todo = [c for c in chosen if tables[c.name] is None]
+    todo = [c for c in chosen if not paths[c.name].is_file()]
+    jobs = [(c, replicates, seed, paths[c.name]) for c in todo]
+    for done, (name, seconds) in enumerate(_each(jobs, workers), start=1):
+        print(f"[{done}/{len(todo)}] {name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    tables = [pd.read_csv(paths[c.name], keep_default_na=False) for c in chosen]
+    return pd.concat(tables, ignore_index=True).astype({"low": float, "high": float})
+
+
+def _each(jobs: Sequence[tuple[Cell, int, int, Path]], workers: int) -> Iterator[tuple[str, float]]:
+    """Run the jobs, here or in processes, and yield the name and seconds of each that is done."""
+    if workers == 1:
+        for job in jobs:
+            yield job[0].name, run_cell(*job)
+        return
     with ProcessPoolExecutor(max_workers=workers) as pool:
-        jobs = {pool.submit(run_cell, c, replicates, seed, paths[c.name]): c for c in todo}
-        for done, job in enumerate(as_completed(jobs), start=1):
-            name = jobs[job].name
-            tables[name] = job.result()
-            print(f"[{done}/{len(todo)}] {name}", file=sys.stderr, flush=True)
-    return pd.concat([tables[c.name] for c in chosen], ignore_index=True)
+        running = {pool.submit(run_cell, *job): job[0].name for job in jobs}
+        for job in as_completed(running):
+            yield running[job], job.result()
 
 
-def real_source(run: Path, tap: str, moment: str, out: Path) -> str:
-    """Write the pools of a run's design and return their path, named after their content."""
+def real_pools(run: Path, work: Path) -> tuple[str, dict[str, Any]]:
+    """Return the file of pools of a run's design, named after its content, and its origin."""
     from statsnorm import load_design
+    from statsnorm.rundir import read_run
 
-    design = load_design(run, tap=tap, moment=moment)
-    digest = hashlib.sha256(np.ascontiguousarray(design.y)).hexdigest()[:12]
-    path = out / "cells" / f"pools-{digest}.npz"
+    y = load_design(run, tap=TAP, moment=MOMENT).y
+    digest = hashlib.sha256(np.ascontiguousarray(y)).hexdigest()
+    path = work / f"pools-{digest[:12]}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_pools(path, design.y)
-    return str(path)
+    save_pools(path, y)
+    shape = " x ".join(map(str, y.shape))
+    origin = {"tap": TAP, "moment": MOMENT, "shape": shape, "sha256": digest}
+    return str(path), {**origin, "run": read_run(run).hash}
 
 
-def show(table: pd.DataFrame) -> None:
-    """Print the rows by check, and how many passed."""
-    for check, rows in table.groupby("check", sort=False):
-        print(f"\n{check}")
-        for r in rows.itertuples():
-            mark = "ok  " if r.passed else "FAIL"
-            print(
-                f"  {mark} {r.cell:<24} {r.quantity:<36} {r.value:9.4g} +- {r.mc_se:.2g}"
-                f"  (n {r.replicates}; bars {r.low:.3g} to {r.high:.3g})"
-            )
-    print(f"\n{int(table['passed'].sum())} of {len(table)} within their bars")
+def extract_real(run: Path) -> None:
+    """Extract the run of real moments, or finish it."""
+    from statsnorm import extract
+
+    extract(
+        images="embedded",
+        design=DESIGN,
+        networks=["vgg16"],
+        taps=["relu1_1", "relu2_1", "relu3_1", "relu4_1"],
+        size=SIZE,
+        out=run,
+        resume=True,
+    )
 
 
-def main() -> int:
-    """Run the calibration; 1 if a number is outside its bars."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the calibration and write its report; 1 if a number is outside its bars."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("reports/calibration"))
+    parser.add_argument("--work", type=Path, default=Path("runs/calibration"))
     parser.add_argument("--replicates", type=int, default=REPLICATES)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="cells whose name holds this text")
-    parser.add_argument("--run", type=Path, help="a run with a crossed design: real moments")
-    parser.add_argument("--tap", default="relu3_1", help="tap of --run")
-    parser.add_argument("--moment", default="v", choices=("m", "v"), help="moment of --run")
-    given = parser.parse_args()
-    sources = ("gaussian", "t5")
-    if given.run:
-        sources += (real_source(given.run, given.tap, given.moment, given.out),)
-    chosen = [c for c in cells(sources) if given.only in c.name]
+    parser.add_argument("--no-real", action="store_true", help="without the real moments")
+    given = parser.parse_args(arguments)
+    pools, origin = None, {}
+    if not given.no_real:
+        extract_real(given.work / "run")
+        pools, origin = real_pools(given.work / "run", given.work)
+    chosen = [c for c in cells(pools) if given.only in c.name]
     if not chosen:
         parser.error(f"no cell holds {given.only!r}")
-    table = run_all(chosen, given.out, given.replicates, given.seed, given.workers)
-    for check, rows in table.groupby("check"):
-        rows.to_csv(given.out / f"{check}.csv", index=False, float_format="%.6g")
-    show(table)
-    return 0 if table["passed"].all() else 1
+    rows = run_all(chosen, given.work, given.replicates, given.seed, given.workers)
+    write_calibration(rows, given.out, seed=given.seed, real=origin)
+    print(f"{int(rows['passed'].sum())} of {len(rows)} within their bars: {given.out}/report.md")
+    return 0 if rows["passed"].all() else 1
 
 
 if __name__ == "__main__":

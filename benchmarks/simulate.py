@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from statsnorm.stats.inputs import Array
 
-CHANNELS = 32
+Values = dict[str, Array]
+"""Quantity -> one value a replicate: 1 where an interval covers or a test rejects, or an error."""
+
+ALPHA = 0.05
+CHANNELS = 16
 OVERLAP = 0.8  # correlation of a factor's effects before and after treatment
 VARIANCES = {
     "content": 1.0,
@@ -33,12 +38,22 @@ AXES = {
 }
 
 
+FOLLOWS = {
+    "content_style": "style",
+    "style_contrast": "style",
+    "content_contrast": "content",
+    "residual": "style",
+}
+"""Whose removed fraction an interaction has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Law:
     """Where effects come from; `draw` gives independent rows of mean 0 and known trace."""
 
-    name: str  # gaussian, t5, or the path of the pools of a real run
-    pools: Mapping[str, Array]  # factor -> (rows, C); empty for the parametric laws
+    tails: str  # gaussian or t5; not used with pools
+    pools: Mapping[str, Array]  # factor -> (rows, C), of a real run; empty for the others
+    style_dimensions: int = 0  # latent dimensions of style; 0: as many as the other factors have
 
     def trace(self, factor: str) -> float:
         """Return the variance of a factor's effects, averaged over channels."""
@@ -51,32 +66,37 @@ class Law:
         if self.pools:
             pool = self.pools[factor]
             return pool[rng.integers(len(pool), size=rows)]
-        latent = mixing()
+        latent = mixing(self.style_dimensions if factor == "style" else 0)
         shape = (rows, len(latent))
-        z = rng.normal(size=shape)
-        if self.name == "t5":
+        if self.tails == "t5":
             z = rng.standard_t(5, size=shape) * np.sqrt(3 / 5)
+        else:
+            z = rng.normal(size=shape)
         effects: Array = np.sqrt(VARIANCES[factor]) * z @ latent
         return effects
 
 
 @cache
-def mixing() -> Array:
-    """Return a mixing matrix (latents, C) that correlates channels; unit variances."""
+def mixing(dimensions: int = 0) -> Array:
+    """Return a mixing matrix (latents, C) that correlates channels; unit variances.
+
+    With few `dimensions` all channels are mixtures of so many latent variables.
+    """
     rng = np.random.default_rng(20170320)
-    shared = rng.normal(size=(4, CHANNELS))
-    matrix = np.concatenate([shared, 1.5 * np.eye(CHANNELS)])
+    shared = rng.normal(size=(dimensions or 4, CHANNELS))
+    matrix = shared if dimensions else np.concatenate([shared, 1.5 * np.eye(CHANNELS)])
     unit: Array = matrix / np.linalg.norm(matrix, axis=0)
     return unit
 
 
 @cache
 def law(name: str) -> Law:
-    """Return a law by name, or from a file of pools written by :func:`save_pools`."""
-    if name in ("gaussian", "t5"):
-        return Law(name, {})
+    """Return a law: "gaussian", "t5", "t5:2" (styles of two latent dimensions), or a pools file."""
+    tails, _, dimensions = name.partition(":")
+    if tails in ("gaussian", "t5"):
+        return Law(tails, {}, int(dimensions or 0))
     with np.load(name) as pools:
-        return Law(name, {factor: pools[factor] for factor in AXES})
+        return Law("", {factor: pools[factor] for factor in AXES})
 
 
 def save_pools(path: Path, y: Array) -> None:
@@ -99,34 +119,33 @@ def arms(
     source: Law,
     rng: np.random.Generator,
     shape: tuple[int, int, int],
-    removed: Mapping[str, float],
-    *,
+    *treatments: Mapping[str, float],
     contrast: str = "fixed",
-) -> tuple[Array, Array]:
-    """Return designs (I, S, K, C) before and after a treatment that removes known fractions.
+    channels: int = CHANNELS,
+    batch: int = 1,
+) -> list[Array]:
+    """Return designs (I, S, K, batch * C): before, and after each treatment.
 
     Interactions with contrast go with their random factor, so that with contrast fixed
-    R_S = removed["style"] exactly, R_I and R_K likewise.
+    R_S = removed["style"] exactly, R_I and R_K likewise. Independent replicates lie side by side
+    on the channel axis.
     """
-    share = {
-        **removed,
-        "content_style": removed["style"],
-        "style_contrast": removed["style"],
-        "content_contrast": removed["content"],
-        "residual": removed["style"],
-    }
-    before, after = np.zeros(1), np.zeros(1)
+    designs = [np.zeros(1) for _ in range(1 + len(treatments))]
     for factor, axes in AXES.items():
         size = tuple(n if a in axes else 1 for a, n in enumerate(shape))
-        first, new = (source.draw(rng, factor, int(np.prod(size))) for _ in range(2))
-        if factor == "contrast" and contrast == "fixed":
-            first = new = levels(shape[2], source, first.shape[1])
-        changed = OVERLAP * first + np.sqrt(1 - OVERLAP**2) * new
-        if factor == "contrast" and contrast == "fixed":
-            changed = first
-        before = before + first.reshape(*size, -1)
-        after = after + np.sqrt(1 - share[factor]) * changed.reshape(*size, -1)
-    return before, after
+        rows = int(np.prod(size)) * batch
+        fixed = factor == "contrast" and contrast == "fixed"
+        if fixed:
+            first = np.repeat(levels(shape[2], source, channels), batch, axis=0)
+        else:
+            first = source.draw(rng, factor, rows)[:, :channels]
+        designs[0] = designs[0] + first.reshape(*size, -1)
+        for place, removed in enumerate(treatments, start=1):
+            new = first if fixed else source.draw(rng, factor, rows)[:, :channels]
+            changed = first if fixed else OVERLAP * first + np.sqrt(1 - OVERLAP**2) * new
+            kept = np.sqrt(1 - removed[FOLLOWS.get(factor, factor)])
+            designs[place] = designs[place] + kept * changed.reshape(*size, -1)
+    return designs
 
 
 def levels(count: int, source: Law, channels: int) -> Array:
@@ -144,3 +163,23 @@ def true_components(source: Law, count: int, contrast: str) -> dict[str, float]:
         v["content"] += v["content_contrast"] / count
         v["content_style"] += v["residual"] / count
     return v
+
+
+def repeated(
+    once: Callable[[np.random.Generator], Mapping[str, float]],
+    rng: np.random.Generator,
+    replicates: int,
+) -> Values:
+    """Return the values of independent replicates of `once`."""
+    rows = [once(rng) for _ in range(replicates)]
+    return {name: np.array([row[name] for row in rows], dtype=float) for name in rows[0]}
+
+
+def inside(result: Any, truth: float) -> float:
+    """Return 1 where an interval covers the truth; a nan end covers nothing."""
+    return float(result.low <= truth <= result.high)
+
+
+def rejects(pvalue: Any) -> float:
+    """Return 1 where a p-value is at most 5 %."""
+    return float(pvalue <= ALPHA)
