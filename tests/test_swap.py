@@ -150,6 +150,7 @@ def photos(tmp_path_factory):
 def test_through_extract_into_tables(photos, tmp_path):
     asked = {**QUICK, "vgg_of_output": "vgg16", "vgg_taps": ["relu2_1"]}
     treatments = ["none", "swap:both:to=others", "swap:both@each:to=5", "blend:0.5:to=5"]
+    treatments += ["swap:both@contract.0.norm:to=5"]  # asked for twice, run once
     extract(photos, out=tmp_path / "r", networks=["cin26"], indices=["2", "5"], untrained=1,
             taps=["post_norm", "output"], treatments=treatments, **asked)  # fmt: skip
     tables = Tables(tmp_path / "r")

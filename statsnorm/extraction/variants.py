@@ -181,7 +181,8 @@ def plan_variants(
                         for index in indices
                         for one in survey.expanded(treatment, index, indices)
                     ]
-    return tuple(variants)
+    # One swap may stand for itself and be the first step of an order: run it once.
+    return tuple({variant.cell: variant for variant in variants}.values())
 
 
 def probe(config: ExtractConfig, device: str) -> Tensor:

@@ -1,0 +1,347 @@
+"""Which parameters of a conditional network carry the style: gamma or beta, and in which layers?
+
+The network runs at its own index with gamma, beta or both of a target style put into all of its
+normalisers, into one at a time, or into ever more of them in random orders; and with blends of the
+two styles' parameters. Measured on VGG of the output: the squared distance of channel means and
+sds to what the target index itself makes of the same content, 1 = the mean distance of two styles
+of one content. With everything swapped it is 0, so the drops that the layers cause as they join add
+up to the whole distance: their means over orders are Shapley values, by permutation sampling with a
+Monte-Carlo error (method.md 5.4). Recognition: the nearest index by the same distance to the mean
+over the other contents.
+Unit: contents and styles (two-way jackknife; a style leaves as own and as target). Descriptive, no
+family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from statsnorm.decisions import Plan
+from statsnorm.errors import StatsnormError
+from statsnorm.probes import cluster_proportion
+from statsnorm.report.model import Figure, Report
+from statsnorm.stats.jackknife import jackknife_replicates
+from statsnorm.style_swaps import style_features, style_unit
+from statsnorm.swap_names import is_swap, parse_swap
+from statsnorm.swap_outputs import Outputs, measured_swaps
+
+Array = NDArray[np.float64]
+
+NETWORK = ("source", "network", "norm", "cell", "seed", "iteration", "bn_mode", "batch_kind")
+INPUT = ("style", "strength", "restore", "contrast", "level")
+LEAST = 3  # contents, and styles
+WHOLE = ("gamma", "beta", "both")  # swapped in all normalisers
+CONFIDENCE = 0.95
+HOW = (
+    "extract plain images with --network cin26 --index I,J,K,... --treatment "
+    "none,swap:gamma:to=others,swap:beta:to=others,swap:both@each:to=others,"
+    "swap:both@orders-4:to=others,blend:0.25:to=others,blend:0.5:to=others,blend:0.75:to=others"
+)
+
+
+class SwapTables(Protocol):
+    """What this analysis needs of the tables."""
+
+    def keys(self) -> pd.DataFrame:
+        """Return the distinct key combinations."""
+
+    def taps(self) -> pd.DataFrame:
+        """Return the taps of every network and treatment."""
+
+    def array(self, where: Mapping[str, Any], axes: Sequence[str]) -> Any:
+        """Return `.mean`, `.var` (*axes, C) and `.labels`."""
+
+
+def summarise(tables: SwapTables) -> dict[str, pd.DataFrame]:
+    """Return delete-one replicates of every share, the matrix of swaps, and the blends."""
+    keys = tables.keys()
+    keys = keys[(keys["tap_kind"] == "vgg_of_output") & (keys["condition"] == "original")]
+    treated = keys[keys["treatment"].map(is_swap)]
+    frames: dict[str, list[dict[str, Any]]] = {}
+    for values, mine in treated.groupby([*NETWORK, *INPUT], sort=True):
+        where = dict(zip([*NETWORK, *INPUT], values, strict=True)) | {"condition": "original"}
+        outputs = _outputs(tables, where, keys, mine)
+        if outputs is None:
+            continue
+        net = {name: where[name] for name in (*NETWORK, "style")}
+        net |= {"contents": len(outputs.plain), "styles": len(outputs.styles)}
+        net |= {"parameters": _parameters(tables, str(where["source"]))}
+        for table, rows in measured_swaps(outputs).items():
+            frames.setdefault(table, []).extend({**net, **row} for row in rows)
+    if not frames:
+        raise StatsnormError(f"no swaps between {LEAST} styles of {LEAST} contents; {HOW}")
+    return {name: pd.DataFrame(rows) for name, rows in frames.items() if rows}
+
+
+def _outputs(
+    tables: SwapTables, where: Mapping[str, Any], keys: pd.DataFrame, mine: pd.DataFrame
+) -> Outputs | None:
+    rows = keys
+    for name, value in where.items():
+        rows = rows[rows[name] == value]
+    plain = rows[rows["treatment"] == "none"]
+    styles = sorted(set(plain["index"]), key=lambda s: (len(s), s))
+    taps = sorted(set(mine["tap"]) & set(plain["tap"]))
+    if len(styles) < LEAST or not taps:
+        return None
+    parts: list[Array] = []
+    swapped: dict[tuple[str, str], list[Array]] = {}
+    for tap in taps:
+        one = {**where, "tap": tap}
+        cells = tables.array({**one, "treatment": "none", "index": styles}, ("image", "index"))
+        at = [cells.labels["index"].index(s) for s in styles]
+        mean, var = cells.mean[:, at], cells.var[:, at]
+        unit = style_unit(mean, var) * len(taps) ** 0.5
+        parts.append(style_features(mean, var) / len(taps) ** 0.5)
+        for own in styles:
+            these = sorted(
+                set(mine.loc[(mine["index"] == own) & (mine["tap"] == tap), "treatment"])
+            )
+            if not these:
+                continue
+            held = tables.array(
+                {**one, "index": own, "treatment": these}, axes=("image", "treatment")
+            )
+            x = np.concatenate([held.mean, np.sqrt(held.var)], axis=-1) / unit
+            for k, treatment in enumerate(held.labels["treatment"]):
+                swapped.setdefault((own, str(treatment)), []).append(x[:, k])
+    features = np.concatenate(parts, axis=-1)
+    whole = ~np.isnan(features).any(axis=(1, 2))
+    if int(whole.sum()) < LEAST:
+        return None
+    joined = {key: np.concatenate(x, axis=-1)[whole] for key, x in swapped.items()}
+    known = {key: x for key, x in joined.items() if parse_swap(key[1]).to in styles}
+    return Outputs(features[whole], styles, known)
+
+
+def _parameters(tables: SwapTables, network: str) -> int:
+    """Return 2 F, the gammas and betas of one style; 0 where the normalisers were not tapped."""
+    taps = tables.taps()
+    own = (taps["network"] == network) & (taps["source"] == "input") & (taps["treatment"] == "none")
+    norms = taps[own & (taps["tap_kind"] == "post_norm")].drop_duplicates(["tap", "call"])
+    return 2 * int(norms["channels"].sum())
+
+
+def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001
+    """Report the map of a conditional network; no verdict."""
+    shares, recognised = _intervals(tables["shares"], "share"), _recognised(tables["recognised"])
+    named: dict[str, pd.DataFrame] = {
+        "shares": shares,
+        "recognised": recognised,
+        "matrix": _net(tables["matrix"]),
+    }
+    if "shapley" in tables:
+        named["shapley"] = _intervals(tables["shapley"], "share")
+    if "blends" in tables:
+        named["blends"] = _intervals(tables["blends"], "estimate").rename(columns={"kind": "to"})
+    figures, sources = _figures(named)
+    return Report(
+        name="cin_map",
+        title="Which parameters of a conditional network carry the style",
+        question=(__doc__ or "").strip(),
+        findings=tuple(_findings(named)),
+        tables={**named, **sources},
+        figures=tuple(figures),
+        scope={"swaps of the conditional network": _n_words(tables["shares"])},
+        methods=tuple(_methods(named)),
+        limitations=(
+            "A swap takes parameters out of the set that they were trained with: what one layer "
+            "does alone depends on the others, so the swap of one at a time and the Shapley value "
+            "differ, and neither is what training without that layer would give.",
+            "The target is the output of the same network at the target's index, not the painting.",
+        ),
+        appendix=tuple(sources),
+    )
+
+
+def _net(frame: pd.DataFrame) -> pd.DataFrame:
+    names = []
+    for row in frame.to_dict("records"):
+        parts = [row["source"], row["cell"], f"inputs {row['style']}" if row["style"] else ""]
+        names.append(", ".join(filter(None, parts)))
+    return frame.assign(net=names)
+
+
+def _intervals(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    rows: list[dict[Any, Any]] = []
+    for row in _net(frame).to_dict("records"):
+        values = np.asarray(row.pop("values"), float)
+        found = jackknife_replicates(values, int(row["contents"]), int(row["styles"]), CONFIDENCE)
+        ends = {"low": float(found.low), "high": float(found.high), "se": float(found.se)}
+        rows.append({**row, name: float(found.estimate), **ends, "dof": float(found.dof)})
+    return pd.DataFrame(rows)
+
+
+def _recognised(frame: pd.DataFrame) -> pd.DataFrame:
+    rows: list[dict[Any, Any]] = []
+    for row in _net(frame).to_dict("records"):
+        values = np.asarray(row.pop("values"), float)
+        cells = int(row["styles"]) * (int(row["styles"]) - 1)
+        hits = np.repeat(values, cells)
+        found = cluster_proportion(hits, np.repeat(np.arange(len(values)), cells))
+        ends = {"share": found.estimate, "low": found.low, "high": found.high}
+        rows.append({**row, **ends, "chance": 1 / row["styles"]})
+    return pd.DataFrame(rows)
+
+
+def _layers(named: Mapping[str, pd.DataFrame], net: str) -> pd.DataFrame:
+    """Return one row a layer and a way of measuring it, for the dots."""
+    alone = named["shares"]
+    alone = alone[(alone["net"] == net) & ~alone["swapped"].isin(WHOLE)]
+    rows = [alone.assign(label=alone["swapped"], group="swapped alone", estimate=alone["share"])]
+    if "shapley" in named:
+        joint = named["shapley"][named["shapley"]["net"] == net]
+        group = "Shapley value"
+        rows.append(joint.assign(label=joint["layer"], group=group, estimate=joint["share"]))
+    table = pd.concat(rows, ignore_index=True)
+    order = sorted(set(table["label"]), key=_depth)
+    table["place"] = table["label"].map(order.index)
+    table = table.sort_values(["place", "group"], kind="stable", ignore_index=True)
+    return pd.DataFrame(table[["label", "group", "estimate", "low", "high"]])
+
+
+def _depth(name: str) -> tuple[int, str]:
+    stages = ("contract", "res", "expand")  # cin26; others by name
+    head = name.removeprefix("gamma of ").removeprefix("beta of ").split(".")[0]
+    return (stages.index(head) if head in stages else len(stages), name)
+
+
+def _figures(
+    named: Mapping[str, pd.DataFrame],
+) -> tuple[list[Figure], dict[str, pd.DataFrame]]:
+    figures: list[Figure] = []
+    sources: dict[str, pd.DataFrame] = {}
+    shown = {"gamma": "gamma only", "beta": "beta only"}
+    for i, net in enumerate(dict.fromkeys(named["shares"]["net"])):
+        n = _n_words(named["shares"][named["shares"]["net"] == net])
+        layers = _layers(named, net)
+        if len(layers):
+            sources[f"layers_{i}"] = layers
+            text = f"What each normaliser of {net} takes off the style distance to the target"
+            figures.append(
+                Figure(
+                    name=f"layers_{i}",
+                    draw="dots",
+                    table=f"layers_{i}",
+                    options={"xlabel": "share of the style distance", "threshold": 0.0},
+                    caption=f"{text}, swapped alone and as Shapley value over orders of joining; "
+                    f"{n}; 95 % two-way jackknife intervals.",
+                    alt=f"{text}.",
+                )
+            )
+        matrix = named["matrix"]
+        matrix = matrix[(matrix["net"] == net) & matrix["swapped"].isin(shown)]
+        if len(matrix):
+            sources[f"matrix_{i}"] = matrix.replace({"swapped": shown}).reset_index(drop=True)
+            text = f"How far gamma or beta alone bring the output of {net} to the target style"
+            figures.append(
+                Figure(
+                    name=f"matrix_{i}",
+                    draw="swap_matrix",
+                    table=f"matrix_{i}",
+                    options={"label": "share of the way"},
+                    caption=f"{text}: 0 = its own style, 1 = the target's; over contents; {n}.",
+                    alt=f"{text}.",
+                )
+            )
+        if "blends" not in named:
+            continue
+        blends = named["blends"]
+        blends = blends[(blends["net"] == net) & blends["to"].isin(["target", "own"])]
+        sources[f"blend_{i}"] = blends[["share", "to", "estimate", "low", "high"]]
+        text = f"Style distance along blends of two styles' parameters in {net}"
+        figures.append(
+            Figure(
+                name=f"blend_{i}",
+                draw="blend_curve",
+                table=f"blend_{i}",
+                options={"ylabel": "style distance (two styles = 1)"},
+                caption=f"{text}; {n}; 95 % two-way jackknife intervals.",
+                alt=f"{text}.",
+            )
+        )
+    return figures, sources
+
+
+def _findings(named: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    for net, mine in named["shares"].groupby("net", sort=False):
+        at = {row["swapped"]: row for row in mine.to_dict("records")}
+        seen = named["recognised"][named["recognised"]["net"] == net].to_dict("records")
+        hits = {(row["swapped"], row["as"]): 100 * row["share"] for row in seen}
+        styles, parameters = (int(mine[name].iloc[0]) for name in ("styles", "parameters"))
+        for what in (w for w in ("gamma", "beta") if w in at):
+            yield (
+                f"{net}: {what} alone brings the output {_percent(at[what])} of the way to the "
+                f"target style; {hits[what, 'target']:.0f} % of the outputs are recognised as the "
+                f"target, {hits[what, 'own']:.0f} % as their own style (chance {100 / styles:.0f} "
+                "%)."
+            )
+        alone = [row for what, row in at.items() if what not in WHOLE]
+        if alone:
+            top = max(alone, key=lambda row: row["share"])
+            yield (
+                f"{net}: of {len(alone)} normalisers swapped alone {top['swapped']} does most, "
+                f"{_percent(top)} of the way."
+            )
+        if "shapley" in named:
+            yield _joining(net, named["shapley"])
+        if "blends" in named:
+            yield _falling(net, named["blends"])
+        if parameters:
+            yield f"{net}: a style is {parameters} numbers (2 F: a gamma and a beta a channel)."
+
+
+def _joining(net: Any, shapley: pd.DataFrame) -> str:
+    mine = shapley[shapley["net"] == net].sort_values("share", ascending=False)
+    largest = [f"{row['layer']} {_percent(row)}" for row in mine.head(3).to_dict("records")]
+    stages = mine.groupby(mine["layer"].str.split(".").str[0], sort=False)["share"].sum()
+    parts = [f"{name} {100 * value:.0f} %" for name, value in stages.items()]
+    return (
+        f"{net}: Shapley values of the style distance by part of the network: {', '.join(parts)}; "
+        f"the largest: {', '.join(largest)} (Monte-Carlo standard error at most "
+        f"{100 * mine['mc_se'].max():.1f} percentage points)."
+    )
+
+
+def _falling(net: Any, blends: pd.DataFrame) -> str:
+    mine = {row["to"]: row for row in blends[blends["net"] == net].to_dict("records")}
+    fit, high = mine["fit"], min(1.0, mine["fit"]["high"])
+    return (
+        f"{net}: along blends the distance to the target falls at every step in "
+        f"{100 * mine['falls']['estimate']:.0f} % of contents and pairs of styles; isotonic fit "
+        f"R² {fit['estimate']:.3f} ({fit['low']:.3f} to {high:.3f}), "
+        f"{mine['chance']['estimate']:.2f} for the same distances in random order."
+    )
+
+
+def _percent(row: Mapping[Any, Any]) -> str:
+    return f"{100 * row['share']:.0f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
+
+
+def _methods(named: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    yield (
+        f"Squared distances of channel means and sds at {_n_words(named['shares'])}, every VGG tap "
+        "of the output in units of its mean distance between two styles of one content, taps "
+        "averaged. Shares are ratios of means over contents and ordered pairs of styles; two-way "
+        "delete-one jackknife, a style leaving as own and as target. Recognition: contents as "
+        "clusters, Korn-Graubard intervals, for these styles."
+    )
+    if "shapley" in named:
+        row = named["shapley"].iloc[0]
+        yield (
+            f"Shapley values by permutation sampling: {row['orders']} random orders of all "
+            f"{named['shapley']['layer'].nunique()} normalisers over {row['pairs']} ordered pairs "
+            "of styles, each order with its reverse. Every order adds up to the whole distance "
+            "exactly. Monte-Carlo error: between the orders of one pair of styles; the jackknife "
+            "over styles includes it."
+        )
+
+
+def _n_words(rows: pd.DataFrame) -> str:
+    sizes = rows[["contents", "styles"]].drop_duplicates().to_numpy().tolist()
+    return "; ".join(f"{i} contents x {s} styles" for i, s in sizes)
