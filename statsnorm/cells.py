@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+GROUP = 32
+"""So many contents go through the cells together, whatever the shard size: it bounds memory, and no
+composed batch spans two groups."""
+
 
 def _key(arrow: str, default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"arrow": arrow, "meaning": meaning})

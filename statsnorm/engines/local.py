@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from statsnorm.cells import GROUP
 from statsnorm.errors import ImageError, StatsnormError, UnfinishedRunError
-from statsnorm.extraction.feed import GROUP
 from statsnorm.extraction.measure import Meter
 from statsnorm.extraction.shard import (
     Execution,

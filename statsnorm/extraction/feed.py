@@ -21,9 +21,6 @@ from statsnorm.images.contrast import apply_level
 from statsnorm.images.design import Design, StyleSpec
 from statsnorm.images.stylise import StyleGenerator, style_image
 
-GROUP = 32
-"""So many contents go through the cells together; bounds memory, whatever the shard size."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:

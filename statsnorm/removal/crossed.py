@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ LEAST_SHARE = 0.9  # a member with fewer of the reference's images is another st
 
 Array = NDArray[np.float64]
 Member = tuple[str, str]
+Name = TypeVar("Name")
 
 
 class MomentTables(Protocol):
@@ -142,12 +143,19 @@ def load_members(
             tables, design, tap, call, condition=condition, treatment=treatment
         )
     kept, notes = _comparable(loaded)
+    return align(kept), notes
+
+
+def align(loaded: Mapping[Name, Cells]) -> dict[Name, Cells]:
+    """Return the cells of the images, styles and levels that all members have, in one order.
+
+    Images that lack a cell in any member are dropped from all of them.
+    """
     common = tuple(
         tuple(label for label in first if all(label in other for other in others))
-        for first, *others in zip(*(cells.labels for cells in kept.values()), strict=True)
+        for first, *others in zip(*(cells.labels for cells in loaded.values()), strict=True)
     )
-    aligned = {member: cells.select(common) for member, cells in kept.items()}
-    return _complete(aligned), notes
+    return _complete({name: cells.select(common) for name, cells in loaded.items()})
 
 
 def read_cells(
@@ -180,7 +188,7 @@ def _comparable(loaded: dict[Member, Cells]) -> tuple[dict[Member, Cells], list[
     return kept, notes
 
 
-def _complete(aligned: dict[Member, Cells]) -> dict[Member, Cells]:
+def _complete(aligned: dict[Name, Cells]) -> dict[Name, Cells]:
     whole = ~np.any([_lacking(cells.mean) for cells in aligned.values()], axis=0)  # (I,)
     if whole.all():
         return aligned

@@ -156,8 +156,39 @@ def ratio(
     above, below = (top * weights).sum(axis=0), (bottom * weights).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = (top / bottom).mean(axis=0)
+    positive = bool((bottom > 0).all())
+    return ratio_from(values, above, below, groups, confidence=confidence, log=positive)
+
+
+def ratio_from(
+    values: ArrayLike,
+    above: ArrayLike,
+    below: ArrayLike,
+    groups: Sequence[int],
+    *,
+    confidence: float,
+    log: bool = True,
+) -> Ratio:
+    """Return the ratio whose replicates, and those of its linear contrast, are known.
+
+    Parameters
+    ----------
+    values : array_like, shape (1 + sum(groups),)
+        Replicates of the ratio itself.
+    above, below : array_like, same shape
+        Replicates of the two terms of `above - r below`, zero at the ratio's estimate.
+    groups : sequence of int
+        Levels of each factor.
+    confidence : float
+        Such as .95.
+    log : bool
+        Whether logarithms may be taken: False where a denominator is not positive.
+    """
+    values, above, below = (np.asarray(x, np.float64) for x in (values, above, below))
+    if not (np.isfinite(values[:1]).all() and np.isfinite([above, below]).all()):
+        return _unknown(tuple(groups))
     se, dof = standard_error(above, groups)
-    usable = bool((values > 0).all()) and bool((bottom > 0).all())
+    usable = log and bool((values > 0).all())
     known = below[0] >= FEW_STANDARD_ERRORS * standard_error(below, groups)[0]
     if usable and not (known and above[0] < FEW_STANDARD_ERRORS * se):
         logs = interval(np.log(values), groups, confidence=confidence)

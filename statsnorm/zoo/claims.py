@@ -1,0 +1,181 @@
+"""H7a and H7b: what batch normalisation leaves, on mixed and on style-homogeneous batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from statsnorm.decisions import Candidate, Decision, Part, Plan, Rule, judge_family
+from statsnorm.removal.evidence import interval_part, removed_part
+from statsnorm.removal.ratios import Ratio, interval
+from statsnorm.zoo.results import (
+    CONFIDENCE,
+    Frames,
+    Key,
+    groups_of,
+    host_name,
+    kept_ratios,
+    place_name,
+)
+from statsnorm.zoo.summary import OWN_FROZEN
+
+Array = NDArray[np.float64]
+FAMILY = "F3"
+HYPOTHESES = ("H7a", "H7b")
+MIXED, HOMOGENEOUS = "mixed", "style-homogeneous"
+UNCHECKED = "the identity behind batch normalisation was not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One decision with the host it is about."""
+
+    host: Mapping[Any, Any]
+    networks: int
+    decision: Decision
+
+
+def judged(frames: Frames, plan: Plan) -> list[Judged]:
+    """Judge H7a and H7b of every host with batch normalisation in training mode.
+
+    All in one family with H6, whose slot is kept. Of several ways of making the inputs the
+    planned one is judged: luminance restored, full strength, the planned contrast family.
+
+    Raises
+    ------
+    StatsnormError
+        If the plan has no family F3.
+    """
+    found = []
+    ratios = kept_ratios(frames)
+    for host in frames["hosts"].to_dict("records"):
+        planned = all(host[k] == plan.primary[k] for k in ("restore", "strength", "contrast"))
+        shares = _shares(frames, int(host["host"]))
+        if planned and shares:
+            found += [(host, c, n) for c, n in _candidates(host, shares, ratios, frames, plan)]
+    decisions = judge_family(plan, FAMILY, [c for _, c, _ in found]) if found else []
+    return [Judged(h, n, d) for (h, _, n), d in zip(found, decisions, strict=True)]
+
+
+def _shares(frames: Frames, host: int) -> dict[str, Mapping[Any, Any]]:
+    """Return the rows of `between` of one host, by kind of batch."""
+    if "between" not in frames:
+        return {}
+    rows = frames["between"][frames["between"]["host"] == host].to_dict("records")
+    return {str(row["batch_kind"]): row for row in rows if row["norm"] == "bn"}
+
+
+def _candidates(
+    host: Mapping[Any, Any],
+    shares: Mapping[str, Mapping[Any, Any]],
+    ratios: Mapping[Key, Ratio],
+    frames: Frames,
+    plan: Plan,
+) -> list[tuple[Candidate, int]]:
+    networks = min(int(row["networks"]) for row in shares.values())
+    error = identity(frames, int(host["host"]))
+    gate = plan.gates["bn_identity"]
+    broken = f"{gate.statistic}: {error:.2g}" if error > gate.high else ""
+    parts = {
+        "H7a": _share_parts(host, shares, plan),
+        "H7b": _removed_parts(int(host["host"]), ratios, plan),
+    }
+    return [
+        (
+            Candidate(
+                hypothesis=name,
+                unit=host_name(host),
+                parts=tuple(parts[name]),
+                not_testable=_not_testable(host, networks, plan),
+                not_interpretable=broken,
+                unchecked=UNCHECKED if math.isnan(error) else "",
+            ),
+            networks,
+        )
+        for name in HYPOTHESES
+    ]
+
+
+def identity(frames: Frames, host: int) -> float:
+    """Return the largest deviation from one affine map a batch; nan if it was not measured."""
+    if "identity" not in frames:
+        return math.nan
+    rows = frames["identity"][frames["identity"]["host"] == host]
+    return float(rows["error"].max()) if len(rows) else math.nan
+
+
+def _share_parts(
+    host: Mapping[Any, Any], shares: Mapping[str, Mapping[Any, Any]], plan: Plan
+) -> list[Part]:
+    found = []
+    place = f"mean over the inputs of {_taps(shares)} batch normalisers"
+    if MIXED in shares:
+        mixed = np.asarray(shares[MIXED]["values"], np.float64)
+        groups = groups_of(host, int(shares[MIXED]["networks"]))
+        found.append(share_part(plan.rule("H7a", "between"), mixed, groups, place))
+        other = np.asarray(shares.get(HOMOGENEOUS, {}).get("values", ()), np.float64)
+        if other.shape == mixed.shape:
+            gain = interval(mixed - other, groups, confidence=CONFIDENCE)
+            found.append(interval_part(plan.rule("H7a", "mixing"), gain, place))
+    return found
+
+
+def _taps(shares: Mapping[str, Mapping[Any, Any]]) -> int:
+    return int(next(iter(shares.values()))["taps"])
+
+
+def share_part(rule: Rule, values: Array, groups: Sequence[int], place: str) -> Part:
+    """Return the evidence on a share, on the logit scale where every replicate lies in (0, 1)."""
+    if not ((values > 0) & (values < 1)).all():
+        return interval_part(rule, interval(values, groups, confidence=CONFIDENCE), place)
+    logit = interval(special.logit(values), groups, confidence=CONFIDENCE)
+    estimate, low, high = (float(special.expit(x)) for x in (logit.estimate, logit.low, logit.high))
+    return Part(
+        rule=rule,
+        estimate=estimate,
+        low=low,
+        high=high,
+        se=logit.se * estimate * (1 - estimate),
+        dof=logit.dof,
+        pvalue=logit.pvalue(float(special.logit(rule.null))),
+        p_min_effect=logit.pvalue(float(special.logit(rule.min_effect))),
+        tap=place,
+    )
+
+
+def _removed_parts(host: int, ratios: Mapping[Key, Ratio], plan: Plan) -> list[Part]:
+    """Return R_S and R_I at every primary place, on style-homogeneous and on mixed batches."""
+    wanted = (
+        ("style", HOMOGENEOUS, "S"),
+        ("content", HOMOGENEOUS, "I"),
+        ("mixed_style", MIXED, "S"),
+        ("mixed_content", MIXED, "I"),
+    )
+    found = []
+    for part, batch_kind, factor in wanted:
+        for kind in ("next_pre_norm", "vgg_of_output"):
+            key = (host, "bn", batch_kind, OWN_FROZEN, "original", plan.primary["moment"], kind,
+                   factor)  # fmt: skip
+            if key in ratios:
+                rule = plan.rule("H7b", part)
+                found.append(removed_part(rule, ratios[key], place_name(kind, plan)))
+    return found
+
+
+def _not_testable(host: Mapping[Any, Any], networks: int, plan: Plan) -> str:
+    least = plan.minimum
+    counts = [(name, int(host[name])) for name in ("images", "styles", "levels")]
+    short = [f"{n} {name} < {least[name]}" for name, n in counts if n < least[name]]
+    if host["weights"] == "random" and networks < least["untrained"]:
+        short.append(f"{networks} random initialisations < {least['untrained']}")
+    contents = int(host["contents_per_batch"])
+    if contents < least["contents"]:
+        known = f"{contents} contents a batch < {least['contents']}"
+        short.append(known if contents else "the batch size is not recorded")
+    return "; ".join(short)
