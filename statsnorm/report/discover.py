@@ -12,7 +12,10 @@ from types import ModuleType
 
 from statsnorm.errors import StatsnormError, unknown
 
-ORDER = ("removed_variance", "figure1", "cin_style", "divergence", "invariance", "manipulation")
+ORDER = (
+    *("removed_variance", "figure1", "dose_response", "cin_style", "natural_domains"),
+    *("divergence", "invariance", "manipulation"),
+)
 """Shipped analyses in reading order; others follow by name."""
 
 
