@@ -83,6 +83,11 @@ def test_planted_line_is_recovered_and_contrast_is_flat(planted):
     assert style["p_flip"] == 2 / 2**10
     assert contrast["conditions"] == "original, gains-30, gains-60"
     assert_allclose(style["range"], 2.2)
+    parts = planted.effects.set_index("statistic")["estimate"]
+    for sign in "-+":
+        margin = float(f"{sign}0.25") * style["estimate"]
+        statistic = f"slope for contrast {sign} 0.25 slope for style"
+        assert_allclose(parts[statistic], contrast["estimate"] + margin)
     assert set(planted.effects["n_units"]) == {"10 blocks"}
 
 

@@ -16,6 +16,7 @@ from statsnorm.cli import main
 from statsnorm.decisions import load_plan
 from statsnorm.errors import StatsnormError
 from statsnorm.removal.labels import CROSSED, NESTED, domain_labels
+from statsnorm.removal.retrieval import moment_rows, own_nearest
 from statsnorm.report.encode import parquet_bytes, read_parquet
 
 PLAN = load_plan()
@@ -125,7 +126,15 @@ def test_retrieval_stands_beside_with_its_chance(crossed):
     row = crossed.tables["retrieval"].iloc[0]
     assert_allclose(row["chance"], 1 / row["images"])
     assert row["low"] <= row["estimate"] <= row["high"]
-    assert row["estimate"] > 0.5
+    tables = planted(np.random.default_rng(5), random=3)
+    found = {
+        r["treatment"]: moment_rows(mean, var)
+        for r, _, mean, var in tables.blocks
+        if r["tap"] == "relu4_2" and r["seed"] == -1
+    }
+    at_work_against_frozen = own_nearest(found["none"], found["frozen:prefix"]).mean()
+    assert at_work_against_frozen != own_nearest(found["frozen:prefix"], found["none"]).mean()
+    assert_allclose(row["estimate"], at_work_against_frozen)
     assert any("nearest to their own frozen version" in text for text in crossed.findings)
 
 
