@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "extract": "Images through networks into tables of channel moments.",
     "train": "Train texture networks, log the style-loss curves.",
     "report": "Tables into a report with a verdict for each claim.",
+    "compare": "The same numbers of several networks side by side.",
     "verify": "Rebuild a report and say which byte differs.",
     "taps": "The taps of a network: names, kinds, channels, sizes.",
     "info": "What a run holds, and what it misses.",

@@ -5,7 +5,7 @@
 option                commands
 ====================  ==============================
 
-``--out``             extract, train, report, demo
+``--out``             extract, train, report, compare, demo
 ``--images``          extract, train
 ``--condition``       extract, train
 ``--size``            extract, train
@@ -14,7 +14,7 @@ option                commands
 ``--batch-size``      extract, train
 ``--style-generator`` extract, train
 ``--style-index``     extract, train
-``--seed``            extract, train, report
+``--seed``            extract, train, report, compare
 ``--resume/--restart`` extract, train
 ====================  ==============================
 

@@ -37,9 +37,13 @@ DIFFERENCE_COLUMNS = (
 )
 
 
-def places_of(units: Sequence[Unit]) -> list[str]:
-    """Return the places at which any network was measured, in the order of the plan."""
-    return list(dict.fromkeys(place for unit in units for place, _ in unit.measured))
+def measured_names(units: Sequence[Unit]) -> list[tuple[str, str]]:
+    """Return (place, quantity) of all that any network was measured for, place by place."""
+    known = list(QUANTITIES)
+    found = dict.fromkeys(at for unit in units for at in unit.measured)
+    places = list(dict.fromkeys(place for place, _ in found))
+    rank = {name: i for i, name in enumerate(known)}
+    return sorted(found, key=lambda at: (places.index(at[0]), rank.get(at[1], len(known)), at[1]))
 
 
 def network_table(groups: Groups) -> pd.DataFrame:
@@ -70,8 +74,7 @@ def mean_table(groups: Groups) -> pd.DataFrame:
     rows = [
         row
         for group, units in groups.items()
-        for place in places_of(units)
-        for name in QUANTITIES
+        for place, name in measured_names(units)
         for row in _mean_row(group, units, place, name)
     ]
     return pd.DataFrame(rows, columns=list(MEAN_COLUMNS))
@@ -89,8 +92,9 @@ def difference_table(
 
     Of V and balance a difference of logs, of Psi one of log ratios, of R one of fractions. Null
     of both p-values: no difference; `pvalue` from the t interval, `p_sign_flip` over the pairs.
-    Unpaired groups: Welch's t over networks. `status` says "not testable" below the plan's least
-    number of blocks.
+    Unpaired groups: Welch's t over networks; of two single networks on the same images and
+    styles, the two-way jackknife of their difference. `status` says "not testable" below the
+    plan's least number of blocks.
 
     Parameters
     ----------
@@ -162,15 +166,14 @@ def _difference_rows(
 ) -> Iterator[dict[str, Any]]:
     one, other = groups[first], groups[second]
     pairs = paired(one, other, by=by)
-    for place in places_of(one):
-        for name in QUANTITIES:
-            row = (
-                _paired_row(pairs, place, name, plan, rng)
-                if len(pairs) > 1
-                else _welch_row(one, other, place, name, plan)
-            )
-            if row:
-                yield {"first": first, "second": second, "place": place, "quantity": name, **row}
+    for place, name in measured_names(one):
+        row = (
+            _paired_row(pairs, place, name, plan, rng)
+            if len(pairs) > 1
+            else _welch_row(one, other, place, name, plan)
+        )
+        if row:
+            yield {"first": first, "second": second, "place": place, "quantity": name, **row}
 
 
 def _paired_row(
@@ -211,6 +214,17 @@ def _welch_row(
     ]
     if not all(sides):
         return {}
+    a, b = sides[0][0], sides[1][0]
+    if len(sides[0]) == len(sides[1]) == 1 and len(a) == len(b) > 1:
+        alone = over_networks([a - b], one[0].groups)  # two networks on the same images and styles
+        return {
+            **_bounds(alone),
+            "n": "1 + 1",
+            "paired": False,
+            "pvalue": alone.pvalue,
+            "p_sign_flip": math.nan,
+            "status": "not testable: one network each, the interval is over images and styles",
+        }
     x, least = welch(*sides), min(map(len, sides))
     return {
         **_bounds(Over(n=least, all=x, networks=x, pvalue=math.nan)),

@@ -70,7 +70,7 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     designs = find_designs(keys[~on_the_way(keys)])
     if not designs:
         return {}
-    plan, eps = load_plan(), _eps(tables.taps())
+    plan, eps = load_plan(), tap_eps(tables.taps())
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for number, design in enumerate(designs):
         _add_design(rows, tables, (number, design), designs, plan, eps)
@@ -135,7 +135,7 @@ def _add_design(
                 table = record.pop("table")
                 extra = {**meta, **counts} if table == "components" else {}
                 rows[table].append({**where, **extra, **record})
-    rows["designs"].append(_design_row(number, design, labels))
+    rows["designs"].append(design_row(number, design, labels))
 
 
 def _reduce(
@@ -151,7 +151,7 @@ def _reduce(
     replicated = evidence and not design.untrained
     for (condition, treatment), cells in members.items():
         key = {"condition": condition, "treatment": treatment}
-        values = _moments(cells, live)
+        values = design_moments(cells, live)
         for moment, y in values.items():
             full = replicated and moment in ("m", "v")
             for subset, columns in _generators(styles).items():
@@ -197,7 +197,7 @@ def _wanted(condition: str, treatment: str, plan: Plan, subset: str) -> tuple[st
     return ()
 
 
-def _moments(cells: Cells, live: NDArray[np.bool_]) -> dict[str, Array]:
+def design_moments(cells: Cells, live: NDArray[np.bool_]) -> dict[str, Array]:
     """Return the moments (I, S, K, C live) float64, scale-free and raw."""
     mean, var = cells.mean[..., live].astype(np.float64), cells.var[..., live].astype(np.float64)
     m, v = scale_free(mean, var)
@@ -265,13 +265,13 @@ def _scatter(
     intact = members.get(("original", "none"))
     if frozen is None or intact is None:
         return
-    top = np.argsort(-_components(_moments(frozen, live)["v"])["style"], kind="stable")
+    top = np.argsort(-_components(design_moments(frozen, live)["v"])["style"], kind="stable")
     chosen = top[:SELECTED_CHANNELS]
     for panel, cells in (("input", at_input), ("frozen", frozen), ("normalised", intact)):
         if cells is None or cells.mean.shape[-1] != len(live):
             continue
         with np.errstate(divide="ignore"):
-            values = _moments(cells, live)
+            values = design_moments(cells, live)
         images = drawn_images(len(cells.mean))
         for column in chosen:
             for s, style in enumerate(cells.labels[1]):
@@ -301,7 +301,8 @@ def _at_input(
     return None
 
 
-def _design_row(number: int, design: Design, labels: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
+def design_row(number: int, design: Design, labels: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
+    """Return the row of `designs` for one design with these images, styles and levels."""
     generators = sorted({str(style).rpartition(":")[0] for style in labels[1]})
     images, styles, levels = (len(axis) for axis in labels)
     return {
@@ -318,7 +319,7 @@ def _design_row(number: int, design: Design, labels: tuple[tuple[Any, ...], ...]
     }
 
 
-def _eps(taps: pd.DataFrame) -> dict[tuple[str, str], float]:
+def tap_eps(taps: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return the eps of the normaliser at each tap, 0 where there is none."""
     known = taps[taps["eps"].notna()]
     largest: dict[tuple[str, str], float] = {}

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from statsnorm.errors import StatsnormError, unknown
 
 ORDER = (
-    *("removed_variance", "figure1", "dose_response", "cin_style", "natural_domains"),
-    *("divergence", "invariance", "manipulation"),
+    *("removed_variance", "figure1", "dose_response", "cin_style", "reemergence"),
+    *("natural_domains", "divergence", "invariance", "manipulation"),
 )
 """Shipped analyses in reading order; others follow by name."""
+
+ON_REQUEST = ("side_by_side",)
+"""Shipped analyses that answer a question somebody must have asked: run by name only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class Analysis:
     shipped: bool
     source: bytes  # of the module, so that a report can carry and hash it
     module: ModuleType
+    options: Mapping[str, str] = field(default_factory=dict)  # keywords of summarise
 
     @property
     def sha256(self) -> str:
@@ -64,11 +68,13 @@ def shipped_names() -> list[str]:
     return sorted(names, key=lambda name: (rank.get(name, len(ORDER)), name))
 
 
-def find_analyses(wanted: Sequence[str | Path] | None = None) -> list[Analysis]:
-    """Return analyses by name or by file; all shipped ones for None.
+def find_analyses(
+    wanted: Sequence[str | Path] | None = None, options: Mapping[str, str] | None = None
+) -> list[Analysis]:
+    """Return analyses by name or by file; for None all shipped ones but those on request.
 
     A name is looked up among the shipped analyses; what ends in ``.py`` is a file, whose code is
-    run. The order is that of `wanted`, without repeats.
+    run. The order is that of `wanted`, without repeats. `options` are keywords of `summarise`.
 
     Raises
     ------
@@ -76,21 +82,24 @@ def find_analyses(wanted: Sequence[str | Path] | None = None) -> list[Analysis]:
         If a name is unknown, a file is missing or cannot be imported, it lacks `summarise` or
         `run`, or two analyses have the same name.
     """
-    items = [str(item) for item in (shipped_names() if wanted is None else wanted)]
+    default = [name for name in shipped_names() if name not in ON_REQUEST]
+    items = [str(item) for item in (default if wanted is None else wanted)]
     found: dict[str, Analysis] = {}
     for item in dict.fromkeys(items):
         is_file = item.endswith(".py")
         if not is_file and item not in shipped_names():
             raise unknown("analysis", item, shipped_names())
         path = Path(item) if is_file else analyses_folder() / f"{item}.py"
-        analysis = load_analysis(path, shipped=not is_file)
+        analysis = load_analysis(path, shipped=not is_file, options=options or {})
         if analysis.name in found:
             raise StatsnormError(f"two analyses are called {analysis.name!r}; rename {item}")
         found[analysis.name] = analysis
     return list(found.values())
 
 
-def load_analysis(path: Path, *, shipped: bool = False) -> Analysis:
+def load_analysis(
+    path: Path, *, shipped: bool = False, options: Mapping[str, str] | None = None
+) -> Analysis:
     """Import the analysis at `path`; its name is the file's name without suffix."""
     try:
         source = path.read_bytes()
@@ -112,4 +121,6 @@ def load_analysis(path: Path, *, shipped: bool = False) -> Analysis:
             f"analysis {str(path)!r} lacks {' and '.join(missing)}; it needs "
             "summarise(tables) -> dict of frames and run(inputs, plan, rng) -> Report"
         )
-    return Analysis(name=path.stem, shipped=shipped, source=source, module=module)
+    return Analysis(
+        name=path.stem, shipped=shipped, source=source, module=module, options=options or {}
+    )

@@ -149,7 +149,7 @@ def _read_input(report: Path, name: str) -> bytes:
 
 def _summarise(analysis: Analysis, tables: Any) -> tuple[Mapping[str, pd.DataFrame], str]:
     try:
-        frames = analysis.function("summarise")(tables)
+        frames = analysis.function("summarise")(tables, **analysis.options)
     except (SchemaError, UnfinishedRunError):
         raise
     except StatsnormError as error:
@@ -180,6 +180,7 @@ def _entry(
         "question": analysis.question,
         "left_out": reason,
         "tables": tables,
+        **({"options": dict(analysis.options)} if analysis.options else {}),
     }
     if not analysis.shipped:
         files[own_copy(analysis)] = analysis.source

@@ -150,7 +150,7 @@ def recorded_analyses(inputs: Inputs, own: Sequence[str | Path]) -> list[Analysi
                 f"analysis {name!r} is its author's own file; read it and give it with "
                 f"--analysis (the report carries a copy in inputs/)"
             )
-        found.append(load_analysis(path, shipped=entry["shipped"]))
+        found.append(load_analysis(path, shipped=entry["shipped"], options=entry.get("options")))
     return found
 
 

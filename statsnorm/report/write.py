@@ -57,6 +57,7 @@ def write_report(
     *,
     out: str | Path,
     analyses: Sequence[str | Path] | None = None,
+    options: Mapping[str, str] | None = None,
     seed: int = 0,
     plan: str | Path | None = None,
     extras: Sequence[str] = (),
@@ -74,6 +75,8 @@ def write_report(
         Names of shipped analyses, or ``.py`` files with `summarise` and `run`, whose code is
         run. All shipped ones by default; those whose tables are missing are listed as left out,
         and the result is not `complete` if they were named here.
+    options : mapping, optional
+        Keywords for the `summarise` of these analyses; recorded in the report.
     seed : int
         Seed of every random draw, at least 0.
     plan : path, optional
@@ -99,7 +102,7 @@ def write_report(
     if seed < 0:
         raise StatsnormError(f"seed must not be negative, got {seed}")
     _require_free(folder)
-    chosen = find_analyses(analyses)
+    chosen = find_analyses(analyses, options)
     require_offered(extras, chosen)
     source = Path(plan) if plan is not None else shipped_plan_path()
     load_plan(source)  # a bad plan is told of before the tables are read
