@@ -93,6 +93,14 @@ def release(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def break_lock(path: Path, owner: Owner) -> None:
+    """Remove the lock at `path` if `owner`, who is known to be dead, holds it."""
+    if path.parent.exists():
+        with _guard(path.parent):
+            if lock_owner(path) == owner:
+                path.unlink(missing_ok=True)
+
+
 @contextmanager
 def _guard(directory: Path) -> Iterator[None]:
     with (directory / ".guard").open("a") as handle:

@@ -157,6 +157,12 @@ def skipped_lines(run: Run) -> tuple[str, ...]:
     return tuple(f"{row['image']} ({row['stage']}): {row['reason']}" for row in rows)
 
 
+def skipped_in(run: Run, shard: int) -> int:
+    """Return how many images of a shard were left out, 0 while it is not written."""
+    path = run.path / "skipped" / f"{SHARD.format(shard)}.parquet"
+    return int(pq.read_metadata(path).num_rows) if path.exists() else 0
+
+
 def read_run(path: str | Path) -> Run:
     """Return the run at `path`, finished or not.
 

@@ -48,6 +48,33 @@ def test_leave_one_out_against_recomputation(paired):
     assert_allclose(left, values)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_blocks_of_channels_change_nothing(monkeypatch, paired):
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(9, 7)), rng.normal(1, 2, size=(9, 7))
+    whole = divergence._in_blocks(x, y, paired=paired)
+    assert_allclose(whole[2], divergence.leave_one_out(x, y, paired=paired)[2])
+    monkeypatch.setattr(divergence, "MOST_VALUES", 27)  # three channels, three, one
+    for one, other in zip(divergence._in_blocks(x, y, paired=paired), whole, strict=True):
+        assert_allclose(one, other)
+
+
+def test_the_energy_distance_of_large_groups_is_that_of_a_spread_of_images(monkeypatch):
+    rng, tables = np.random.default_rng(10), SyntheticTables()
+    base = rng.normal(size=(20, 8))
+    add(tables, "a", 1, base)
+    add(tables, "a", 1, base + 1, condition="style")
+    every = report(tables)
+    monkeypatch.setattr(divergence, "MOST_FOR_ENERGY", 10)
+    some = report(tables)
+    a, b = (r.tables["divergence"].iloc[0] for r in (every, some))
+    assert a["estimate"] == b["estimate"]
+    assert a["energy"] != b["energy"]
+    assert abs(a["energy"] - b["energy"]) < 0.2
+    assert not any("evenly spaced" in text for text in every.methods)
+    assert any("of 10 of their images" in text for text in some.methods)
+
+
 def test_equal_groups_have_no_divergence():
     x = np.random.default_rng(8).normal(size=(9, 5))
     full, plug_in, left, _ = divergence.leave_one_out(x, x.copy(), paired=True)

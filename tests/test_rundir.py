@@ -186,6 +186,19 @@ def test_many_processes_one_owner(tmp_path):
     assert sorted(won) == ["False", "False", "False", "True"]
 
 
+def test_a_lock_is_broken_only_for_the_owner_who_is_known_to_be_dead(tmp_path):
+    path = tmp_path / "locks" / "shard-00000.json"
+    locks.break_lock(path, locks.this_process())  # nothing there
+    dead = locks.Owner("another-host", 4711, "boot/1")
+    assert locks.acquire(path)
+    locks.break_lock(path, dead)
+    assert locks.lock_owner(path) == locks.this_process()
+    path.write_text(json.dumps({"host": dead.host, "pid": dead.pid, "started": dead.started}))
+    assert not locks.acquire(path)  # of another host: never taken for stale
+    locks.break_lock(path, dead)
+    assert locks.acquire(path)
+
+
 def test_recovering_a_lock_waits_its_turn(tmp_path):
     path, won = tmp_path / "lock.json", []
     with (tmp_path / ".guard").open("a") as guard:

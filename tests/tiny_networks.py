@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor, nn
 
@@ -74,3 +76,21 @@ def one_size() -> nn.Module:
 def broken() -> nn.Module:
     """Return a network that breaks on black pixels."""
     return _Broken()
+
+
+class _Slow(nn.Module):
+    """Takes its time, so that a test can kill who runs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.2)
+        active: Tensor = self.act(x - 0.5)
+        return active
+
+
+def slow() -> nn.Module:
+    """Return a network that needs 0.2 s a pass."""
+    return _Slow()

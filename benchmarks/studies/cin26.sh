@@ -24,7 +24,7 @@ generator = "cin26"
 indices = [1, 4, 7, 10]
 TOML
 
-extract() { statsnorm extract --images "$photos" --size 96 --out "$@"; }
+extract() { statsnorm extract --images "$photos" --size 96 --shard-size 4 --out "$@"; }
 vgg=(--network vgg16,pixels --taps relu1_1,relu2_1,relu3_1,relu4_1,rgb,luminance)
 net=(--network cin26 --index 0 --taps next_pre_norm,residual_sum,output --vgg-taps relu3_1
      --reference "$reference")

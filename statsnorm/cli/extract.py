@@ -167,10 +167,10 @@ from statsnorm.cli import options
 )
 @click.option(
     "--engine",
-    type=click.Choice(["local"]),
+    type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Where shards run.",
+    help="Where shards run: here, or on the Ray cluster of RAY_ADDRESS (else a local one).",
 )
 @options.restart
 @click.option(

@@ -37,7 +37,7 @@ from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, design_from, load_design_file
 from statsnorm.invariance import invariance_rows
 from statsnorm.networks.zoo import expand_zoo
-from statsnorm.rundir import Expected, Run, finish, open_run
+from statsnorm.rundir import Expected, Run, config_hash, finish, open_run
 from statsnorm.tables import (
     INVARIANCE_SCHEMA,
     LEVELS_SCHEMA,
@@ -45,7 +45,7 @@ from statsnorm.tables import (
     write_table,
 )
 
-ENGINES = {"local": "statsnorm.engines.local"}
+ENGINES = {"local": "statsnorm.engines.local", "ray": "statsnorm.engines.ray"}
 """Engine -> module with `run_shards`; loaded when used."""
 
 
@@ -156,8 +156,9 @@ def extract(
         `i/n`: only every n-th shard, from the i-th; n processes share one `out`.
     shard_size : int
         Images a shard; part of the configuration.
-    engine : {"local"}
-        Where shards run.
+    engine : {"local", "ray"}
+        Where shards run: in this process, or on the Ray cluster of `RAY_ADDRESS` (one of this
+        machine where that is not set), whose nodes must share the folders of images and `out`.
     resume, restart : bool
         Go on with what is there (refused if neither), or throw it away.
     max_skipped : int, optional
@@ -234,7 +235,10 @@ def extract(
     if dry_run:
         return estimated(Path(out), estimate(feed, variants, device=where))
     content = content_wanted(feed, variants)
-    run = _open(Path(out), feed, variants, content=content, resume=resume, restart=restart)
+    if (Path(out) / "run.json").exists() and not (resume or restart):
+        raise StatsnormError(f"{out} holds a run; resume it, or restart to throw it away")
+    science, expected = _described(feed, variants, content=content)
+    run = open_run(Path(out), science, expected=expected, restart=restart)
     shards = range(share[0], run.expected.shards, share[1])
     _write_singles(run, feed, variants, device=where)
     job = Job(run=run, feed=feed, variants=variants, device=where, with_content=content)
@@ -295,12 +299,29 @@ def check_compiler(device: str) -> None:
         raise StatsnormError(f"compile is not possible here: {reason}") from error
 
 
-def _open(
-    out: Path, feed: Feed, variants: Variants, *, content: bool, resume: bool, restart: bool
-) -> Run:
+def prepare_job(config: ExtractConfig, run: Run, *, device: str) -> Job:
+    """Prepare the job of a run that another process has opened.
+
+    Raises
+    ------
+    StatsnormError
+        If this process finds other images, weights or versions than the run was opened with.
+    """
+    keep_freed_memory()
+    feed, variants = prepare(config, device=device)
+    content = content_wanted(feed, variants)
+    science, _ = _described(feed, variants, content=content)
+    if config_hash(science) != run.hash:
+        raise StatsnormError(
+            f"a worker on {platform.node()} would make another run than {run.path}: it does not "
+            "find the same images, weights or versions"
+        )
+    return Job(run=run, feed=feed, variants=variants, device=device, with_content=content)
+
+
+def _described(feed: Feed, variants: Variants, *, content: bool) -> tuple[dict[str, Any], Expected]:
+    """Return the scientific configuration of a run and the files that it will hold."""
     config = feed.config
-    if (out / "run.json").exists() and not (resume or restart):
-        raise StatsnormError(f"{out} holds a run; resume it, or restart to throw it away")
     science = {
         "kind": "extract",
         **describe_inputs(config, feed.inputs),
@@ -319,7 +340,7 @@ def _open(
         ),
         files=tuple(files),
     )
-    return open_run(out, science, expected=expected, restart=restart)
+    return science, expected
 
 
 def _design(asked: str | Path | Mapping[str, Any] | Design | None) -> Design | None:
