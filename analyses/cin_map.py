@@ -61,7 +61,7 @@ def summarise(tables: SwapTables) -> dict[str, pd.DataFrame]:
     """Return delete-one replicates of every share, the matrix of swaps, and the blends."""
     keys = tables.keys()
     keys = keys[(keys["tap_kind"] == "vgg_of_output") & (keys["condition"] == "original")]
-    treated = keys[keys["treatment"].map(is_swap)]
+    treated = keys[keys["treatment"].map(is_swap).astype(bool)]
     frames: dict[str, list[dict[str, Any]]] = {}
     for values, mine in treated.groupby([*NETWORK, *INPUT], sort=True):
         where = dict(zip([*NETWORK, *INPUT], values, strict=True)) | {"condition": "original"}
@@ -70,8 +70,12 @@ def summarise(tables: SwapTables) -> dict[str, pd.DataFrame]:
             continue
         net = {name: where[name] for name in (*NETWORK, "style")}
         net |= {"contents": len(outputs.plain), "styles": len(outputs.styles)}
-        net |= {"parameters": _parameters(tables, str(where["source"]))}
+        norms = _normalisers(tables, str(where["source"]))
+        net |= {"parameters": 2 * sum(channels for _, channels in norms.values())}
         for table, rows in measured_swaps(outputs).items():
+            for row in rows:
+                name = str(row.get("layer", row.get("swapped"))).rpartition(" of ")[2]
+                row["depth"] = norms.get(name, (-1, 0))[0]
             frames.setdefault(table, []).extend({**net, **row} for row in rows)
     if not frames:
         raise StatsnormError(f"no swaps between {LEAST} styles of {LEAST} contents; {HOW}")
@@ -119,12 +123,15 @@ def _outputs(
     return Outputs(features[whole], styles, known)
 
 
-def _parameters(tables: SwapTables, network: str) -> int:
-    """Return 2 F, the gammas and betas of one style; 0 where the normalisers were not tapped."""
+def _normalisers(tables: SwapTables, network: str) -> dict[str, tuple[int, int]]:
+    """Return depth and channels of every normaliser; nothing where they were not tapped."""
     taps = tables.taps()
     own = (taps["network"] == network) & (taps["source"] == "input") & (taps["treatment"] == "none")
     norms = taps[own & (taps["tap_kind"] == "post_norm")].drop_duplicates(["tap", "call"])
-    return 2 * int(norms["channels"].sum())
+    return {
+        str(row["tap"]): (int(row["depth"]), int(row["channels"]))
+        for row in norms.to_dict("records")
+    }
 
 
 def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001
@@ -199,16 +206,8 @@ def _layers(named: Mapping[str, pd.DataFrame], net: str) -> pd.DataFrame:
         group = "Shapley value"
         rows.append(joint.assign(label=joint["layer"], group=group, estimate=joint["share"]))
     table = pd.concat(rows, ignore_index=True)
-    order = sorted(set(table["label"]), key=_depth)
-    table["place"] = table["label"].map(order.index)
-    table = table.sort_values(["place", "group"], kind="stable", ignore_index=True)
+    table = table.sort_values(["depth", "label", "group"], kind="stable", ignore_index=True)
     return pd.DataFrame(table[["label", "group", "estimate", "low", "high"]])
-
-
-def _depth(name: str) -> tuple[int, str]:
-    stages = ("contract", "res", "expand")  # cin26; others by name
-    head = name.removeprefix("gamma of ").removeprefix("beta of ").split(".")[0]
-    return (stages.index(head) if head in stages else len(stages), name)
 
 
 def _figures(
@@ -237,6 +236,7 @@ def _figures(
         matrix = named["matrix"]
         matrix = matrix[(matrix["net"] == net) & matrix["swapped"].isin(shown)]
         if len(matrix):
+            matrix = matrix.sort_values("swapped", key=lambda s: s == "beta", kind="stable")
             sources[f"matrix_{i}"] = matrix.replace({"swapped": shown}).reset_index(drop=True)
             text = f"How far gamma or beta alone bring the output of {net} to the target style"
             figures.append(

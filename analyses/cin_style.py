@@ -38,6 +38,7 @@ from statsnorm.removal.ratios import interval, ratio
 from statsnorm.removal.words import against, number, threshold
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 from statsnorm.stats.scale_free import live_channels, scale_free
+from statsnorm.swap_names import is_swap
 
 Array = NDArray[np.float64]
 
@@ -64,6 +65,9 @@ def summarise(tables: IndexTables) -> dict[str, pd.DataFrame]:
     """Return trace replicates of the components, and retrieval per image; empty without indices."""
     keys = tables.keys()
     crossed = keys[(keys["source"] != "input") & (keys["style"] != "") & (keys["iteration"] != 0)]
+    crossed = crossed[
+        ~crossed["treatment"].map(is_swap).astype(bool)
+    ]  # the map of parameters judges those
     components: list[dict[str, Any]] = []
     retrieval: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()

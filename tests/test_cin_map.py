@@ -243,3 +243,7 @@ def test_swaps_alone_make_a_report_without_shapley_or_blends(rng):
 def test_runs_without_swaps_say_what_to_do(rng):
     with pytest.raises(StatsnormError, match=r"no swaps between 3 styles.*--treatment none,swap"):
         cin_map.summarise(with_kinds(tables(rng, only="nothing")))
+    plain = with_kinds(tables(rng))
+    plain.blocks = plain.blocks[:1]  # no VGG of the output at all
+    with pytest.raises(StatsnormError, match="no swaps between"):
+        cin_map.summarise(plain)

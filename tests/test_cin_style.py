@@ -181,3 +181,23 @@ def test_dominance_shows_the_log_scale_beside_it_and_its_scope():
     assert "sensitivity, log scale: " in found.claims[0].sentence
     assert found.claims[0].scope.startswith("(cin26 styles)")
     assert any("Power rests on the number of indices" in text for text in found.limitations)
+
+
+def test_tables_without_outputs_have_nothing_for_it():
+    tables = study(np.random.default_rng(14), images=3, indices=3, inputs=3)
+    for row, *_ in tables.blocks:
+        row["source"] = "input"
+    assert cin_style.summarise(tables) == {}
+
+
+def test_swapped_parameters_are_no_treatment_of_this_question():
+    tables = study(np.random.default_rng(14))
+    alone = cin_style.summarise(tables)
+    row, labels, mean, var = tables.blocks[0]
+    treated = {k: v for k, v in row.items() if k not in labels} | {"treatment": "swap:beta:to=3"}
+    tables.add(treated, labels, 3 * mean, var)
+    found = cin_style.summarise(tables)
+    assert set(found["components"]["treatment"]) == {"none", "frozen:prefix"}
+    assert_allclose(
+        np.stack(found["components"]["values"]), np.stack(alone["components"]["values"])
+    )
