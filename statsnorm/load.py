@@ -127,11 +127,13 @@ def load_design(
     Raises
     ------
     StatsnormError
-        If a key column other than image, style and level has several values (listed).
+        If a key column other than image, style and level has several values (listed), or no
+        run holds a crossed design.
     """
     if moment not in ("m", "v"):
         raise StatsnormError(f"moment must be 'm' or 'v', got {moment!r}")
     tables = Tables(run)
+    _require_design(tables)
     cells = tables.array({"tap": tap, **keys})
     live = live_channels([cells.var], tables.eps(**cells.keys))
     m, v = scale_free(cells.mean[..., live], cells.var[..., live])
@@ -174,6 +176,16 @@ def load_correlations(
     asked = {"tap": tap, "network": network, "condition": condition}
     where = {name: value for name, value in asked.items() if value is not None}
     return Tables(run).correlations(**where)
+
+
+def _require_design(tables: Tables) -> None:
+    keys = tables.keys()
+    if not ((keys["style"] != "") | (keys["contrast"] != "")).any():
+        names = ", ".join(str(run.path) for run in tables.runs)
+        raise StatsnormError(
+            f"{names} holds no crossed design (content x style x contrast); extract one with "
+            "--design FILE, or use load_moments"
+        )
 
 
 def load_curves(run: Runs) -> pd.DataFrame:

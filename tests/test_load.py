@@ -112,6 +112,11 @@ def test_array_over_other_axes(plain_run):
     assert cells.mean.shape == (4, 7, 16)
 
 
+def test_load_design_of_a_run_without_a_design_says_so(plain_run):
+    with pytest.raises(StatsnormError, match=r"holds no crossed design .* --design FILE"):
+        load_design(plain_run, tap="relu2_1")
+
+
 def test_load_design_is_scale_free_and_recovers_what_was_planted(design_run):
     found = load_design(design_run, moment="v", **ONE)
     assert found.y.shape == (12, 11, 3, 5)

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose
 
 from statsnorm.errors import StatsnormError
 from statsnorm.networks import load_network
-from statsnorm.rundir import info
+from statsnorm.rundir import info, read_run
+from statsnorm.trained import trained_cells
 from statsnorm.training import train
 from statsnorm.training.batches import heldout_batches, minibatches
 from statsnorm.training.cell import train_cell
@@ -234,6 +235,10 @@ def test_train_writes_curves_and_generators_and_skips_what_is_done(tmp_path, mon
     }
     run = train("embedded", **options)
     assert info(run.path).finished
+    cells = trained_cells(read_run(run.path))
+    assert cells.design == "1 target x 2 norms (in, bn) x 2 conditions (original, contrast)"
+    assert (len(cells.done), cells.ended, cells.begun, cells.to_do) == (4, (), (), ())
+    assert (cells.iterations, cells.reached, cells.generators) == (4, 4, 4)
     curves = pd.read_parquet(run.path / "curves")
     assert set(curves["norm"]) == {"in", "bn"}
     assert set(curves["condition"]) == {"original", "contrast"}

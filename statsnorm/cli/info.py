@@ -13,15 +13,24 @@ import click
 def info(ctx: click.Context, run: Path) -> None:
     """Say what RUN holds: images, taps, rows, bytes, provenance, what is missing or damaged.
 
+    Of a training run: its cells, done, ended early, begun and to do, with iterations and curves.
+
     \b
         statsnorm info runs/vgg
+        statsnorm info runs/figure1
     """
     from statsnorm.rundir import info as run_info
+    from statsnorm.rundir import read_run
+    from statsnorm.trained import trained_cells
 
     found = run_info(run)
     state = "finished" if found.finished else "not finished"
     click.echo(f"{found.path}: {found.kind} run, {state}, configuration {found.hash[:12]}")
-    click.echo(f"images {found.images}, skipped {found.skipped}, bytes {found.bytes:,}")
+    if found.kind == "train":
+        click.echo("\n".join(trained_cells(read_run(run)).lines()))
+        click.echo(f"skipped {found.skipped}, bytes {found.bytes:,}")
+    else:
+        click.echo(f"images {found.images}, skipped {found.skipped}, bytes {found.bytes:,}")
     for table, rows in sorted(found.rows.items()):
         click.echo(f"  {table}: {rows:,} rows")
     if found.taps:
