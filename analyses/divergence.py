@@ -207,7 +207,7 @@ def _neutral(levels: pd.DataFrame, contrast: str, have: pd.Series) -> tuple[int,
         pairs = list(zip(rows["parameter"], rows["value"], strict=True))
         if all(value == NEUTRAL.get(str(name), math.nan) for name, value in pairs):
             return int(str(level)), " ".join(f"{name} {value:g}" for name, value in pairs)
-    return first, f"first level of {contrast}"
+    return first, f"first level of {contrast}" if contrast else "no contrast level"
 
 
 class _Groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib.resources import files
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from report_cases import write_analysis, write_run
 from statsnorm.report.render import TEMPLATES
 from statsnorm.report.write import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -141,6 +143,55 @@ def test_tables_filter_and_download_what_is_left(opened, tmp_path):
 
 
 @needs_chromium
+def test_the_decision_table_filters_by_group_and_downloads_with_it(opened, tmp_path):
+    page = opened(fragment="#decisions", accept_downloads=True)
+    box = page.locator("#decisions [data-table]")
+    box.locator("input").fill("nothing of that name")
+    assert box.locator("[role=status]").inner_text() == "0 of 1 rows"
+    assert not box.locator("th[scope=rowgroup]").is_visible()
+    box.locator("input").fill("removes most")  # words of the group's heading
+    assert box.locator("[role=status]").inner_text() == "1 of 1 rows"
+    box.locator("thead button").first.click()
+    assert box.locator("tbody tr").first.locator("th").count() == 1  # the heading stays on top
+    with page.expect_download() as waiting:
+        box.locator("[data-do=csv]").click()
+    waiting.value.save_as(tmp_path / "rows.csv")
+    lines = (tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("hypothesis,verdict,statistic,at,")
+    assert lines[1].startswith("H5a,supported,RS,res.5,")
+
+
+@needs_chromium
+def test_gates_sort_by_what_was_measured(opened):
+    page = opened(fragment="#gates")
+    page.locator("#gates thead button", has_text="measured").click()
+    assert page.locator("#gates tbody tr td:first-child").all_inner_texts() == ["M3", "M1"]
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (700, "light")])
+def test_axe_finds_nothing(opened, width, scheme):
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    page = opened(width=width, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    assert [(v["id"], v["impact"], v["nodes"][0]["html"][:120]) for v in found] == []
+
+
+@needs_chromium
+def test_a_claim_unfolds_by_key_and_says_when_specifications_disagree(opened):
+    page = opened()
+    claim = page.locator(".claims summary").first
+    assert "specifications disagree" in claim.inner_text()
+    sentence = page.get_by_text("0.65 [0.55, 0.7], 2 images.").first
+    assert not sentence.is_visible()
+    claim.focus()
+    claim.press("Enter")
+    assert sentence.is_visible()
+
+
+@needs_chromium
 def test_figures_enlarge_by_key_and_come_back(opened):
     page = opened()
     button = page.locator("figure .enlarge").first
@@ -175,6 +226,8 @@ def test_the_page_prints_everything(opened):
     assert page.locator("details:not([open])").count() > 3
     page.emulate_media(media="print")
     assert not page.locator(".toc").is_visible()
+    assert page.locator("figure .art svg").first.is_visible()
+    assert page.pdf().startswith(b"%PDF")
 
 
 @needs_chromium

@@ -69,7 +69,7 @@ class Claim:
     sentence: str  # what was found, with estimate, interval and n, made from the tables
     verdict: str  # supported, contradicted, inconclusive, not testable, ...
     scope: str  # networks, generators, styles, images, target styles
-    flips: str = ""  # "" or the share of specifications that disagree with the verdict
+    flips: str = ""  # "" or "3 of 24 specifications disagree": the number comes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

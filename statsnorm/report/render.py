@@ -18,6 +18,8 @@ from statsnorm.report.views import DECISION_COLUMNS, Document, gate_value
 TEMPLATES = Path(__file__).parent / "templates"
 
 MARKDOWN_ROWS = 30
+FINDINGS_SHOWN = 6
+"""Sentences of an analysis that stand open; further ones are folded."""
 WHOLE_CELL = 2000
 """Characters of a list that the page keeps whole, for its own CSV."""
 
@@ -165,5 +167,9 @@ def _environment(kind: str) -> Environment:
         "markup": Markup,
     }
     made.filters.update(filters)
-    made.globals.update(DECISION_COLUMNS=DECISION_COLUMNS, WHOLE_CELL=WHOLE_CELL)
+    made.globals.update(
+        DECISION_COLUMNS=DECISION_COLUMNS,
+        WHOLE_CELL=WHOLE_CELL,
+        FINDINGS_SHOWN=FINDINGS_SHOWN,
+    )
     return made

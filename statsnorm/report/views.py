@@ -62,6 +62,11 @@ class ClaimView:
     claim: Claim
     analysis: str
 
+    @property
+    def flipped(self) -> bool:
+        """Whether the specification curve speaks against the verdict, and not only of itself."""
+        return bool(self.claim.flips) and not self.claim.flips.startswith("0 ")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisView:

@@ -49,8 +49,9 @@
   }, { rootMargin: "0px 0px -75% 0px" });
   links.forEach((_link, id) => { const section = document.getElementById(id); if (section) watch.observe(section); });
 
-  // Tables: sort, filter, download.
-  const text = (row, column) => row.cells[column].textContent.trim();
+  // Tables: sort, filter, download. A body may begin with a row that names its group.
+  const text = (cell) => (cell.dataset.text || cell.textContent).trim();
+  const rowsOf = (body) => Array.from(body.rows).filter((row) => row.cells[0].scope !== "rowgroup");
   const order = (numeric, sign) => (a, b) => {
     if (a.key === b.key) return a.place - b.place;
     if (a.key === "" || b.key === "") return a.key === "" ? 1 : -1; // missing last, either way
@@ -62,15 +63,34 @@
     const up = header.getAttribute("aria-sort") !== "ascending";
     all("th", table).forEach((th) => th.removeAttribute("aria-sort"));
     header.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const body = table.tBodies[0];
-    const rows = Array.from(body.rows, (row, place) => ({ row, place, key: text(row, column) }));
-    rows.sort(order(header.classList.contains("n"), up ? 1 : -1));
-    body.append(...rows.map((item) => item.row));
+    for (const body of table.tBodies) {
+      const rows = rowsOf(body).map((row, place) => ({ row, place, key: text(row.cells[column]) }));
+      rows.sort(order(header.classList.contains("n"), up ? 1 : -1));
+      body.append(...rows.map((item) => item.row));
+    }
+  };
+  const filter = (table, words) => {
+    let [left, total] = [0, 0];
+    for (const body of table.tBodies) {
+      const rows = rowsOf(body);
+      const name = rows.length < body.rows.length ? body.rows[0] : null;
+      rows.forEach((row) => {
+        const content = `${name ? name.textContent : ""} ${row.textContent}`.toLowerCase();
+        row.hidden = !words.every((word) => content.includes(word));
+      });
+      const shown = rows.filter((row) => !row.hidden).length;
+      if (name) name.hidden = !shown;
+      left += shown;
+      total += rows.length;
+    }
+    return words.length ? `${left} of ${total} rows` : "";
   };
   const quoted = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
   const download = (table, name) => {
-    const rows = all("tr", table).filter((row) => !row.hidden);
-    const lines = rows.map((row) => Array.from(row.cells, (cell) => quoted((cell.dataset.text || cell.textContent).trim())).join(","));
+    const grouped = Boolean(table.tBodies[0].dataset.group);
+    const line = (row, group) => [...(grouped ? [group] : []), ...Array.from(row.cells, text)].map(quoted).join(",");
+    const lines = [line(table.tHead.rows[0], "hypothesis")];
+    for (const body of table.tBodies) rowsOf(body).filter((row) => !row.hidden).forEach((row) => lines.push(line(row, body.dataset.group)));
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
     link.download = name;
@@ -83,14 +103,7 @@
     const search = box.querySelector("input");
     const count = box.querySelector("[role=status]");
     search.addEventListener("input", () => {
-      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-      const rows = Array.from(table.tBodies[0].rows);
-      rows.forEach((row) => {
-        const content = row.textContent.toLowerCase();
-        row.hidden = !words.every((word) => content.includes(word));
-      });
-      const left = rows.filter((row) => !row.hidden).length;
-      count.textContent = words.length ? `${left} of ${rows.length} rows` : "";
+      count.textContent = filter(table, search.value.toLowerCase().split(/\s+/).filter(Boolean));
     });
     box.querySelector("[data-do=csv]").addEventListener("click", () => download(table, box.dataset.table));
   });
