@@ -1,8 +1,9 @@
 """A run directory: the configuration it stands for, its shards, what is there and what is not.
 
 `run.json` is written first and holds the scientific configuration and its hash; how a run was
-executed goes to `log/`. A shard is finished when its last table, `moments`, has its name; then
-`log/shard-*.json` says what every file of it must hash to. `done.json` is written by whoever
+executed goes to `log/`. What is made at one go is a unit: a shard, a training cell, the tables
+that are one for the run. A unit is finished when its last file has its name; then
+`log/<unit>.json` says what every file of it must hash to. `done.json` is written by whoever
 finds all files there.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from statsnorm import locks
+from statsnorm.atomic import TEMPORARY, sweep
 from statsnorm.errors import SchemaError, StatsnormError, UnfinishedRunError
-from statsnorm.tables import SCHEMA_VERSION, SCHEMAS, TEMPORARY, read_table, write_json
+from statsnorm.records import file_record, file_records, is_below, is_intact, is_sound, is_whole
+from statsnorm.tables import SCHEMA_VERSION, SCHEMAS, read_table, write_json
 
 SHARD = "shard-{:05d}"
+SINGLES = "singles"
+"""The unit of the tables that are one for the run."""
+
+MOST_SHARDS = 10_000_000
+"""A stranger's run.json must not make us list without bound."""
+
 _OURS = (
     *("moments", "correlations", "images", "skipped", "content"),
     *("curves", "generators", "checkpoints", "log", "locks"),
@@ -60,13 +71,11 @@ class Run:
 
     def lock_path(self, shard: int | str) -> Path:
         """Return where the lock of a shard (or of a named training cell) lies."""
-        name = SHARD.format(shard) if isinstance(shard, int) else shard
-        return self.path / "locks" / f"{name}.json"
+        return self.path / "locks" / f"{_unit_name(shard)}.json"
 
     def record_path(self, shard: int | str) -> Path:
         """Return where the record of a finished shard (or training cell) lies."""
-        name = SHARD.format(shard) if isinstance(shard, int) else shard
-        return self.path / "log" / f"{name}.json"
+        return self.path / "log" / f"{_unit_name(shard)}.json"
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -132,7 +141,7 @@ def open_run(
                 "choose another folder, or --restart to throw it away"
             )
         return run
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif _is_taken(out):
         raise StatsnormError(f"{out} is not empty and no run directory; choose another folder")
     content = {"hash": run.hash, "schema": SCHEMA_VERSION, "config": run.config}
     try:
@@ -141,6 +150,21 @@ def open_run(
         reason = error.strerror or str(error)
         raise StatsnormError(f"cannot write to {out}: {reason}; choose another folder") from error
     return run
+
+
+@contextmanager
+def writing(run: Run) -> Iterator[None]:
+    """Turn what the disk refuses while the block runs into one sentence that says how to go on."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads our progress left: no fault of the disk
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StatsnormError(
+            f"cannot write to {run.path}: {reason}; nothing half-written was left there: make "
+            "room, then give the same command again and it goes on"
+        ) from error
 
 
 def discard(run: Run) -> None:
@@ -177,8 +201,23 @@ def read_run(path: str | Path) -> Run:
 
 
 def require_finished(run: Run) -> None:
-    """Raise UnfinishedRunError, saying what is missing, unless `done.json` is there."""
+    """Raise unless `done.json` is there and no table of it was truncated or lost its footer.
+
+    Sizes and footers are compared with what was written; pages carry their own checksums, which
+    are verified when they are read. :func:`require_intact` compares every byte.
+
+    Raises
+    ------
+    UnfinishedRunError
+        If files are missing.
+    SchemaError
+        If files are damaged.
+    """
     if (run.path / "done.json").exists():
+        files = _done(run)
+        bad = [name for name, record in files.items() if not is_whole(run.path / name, record)]
+        if bad:
+            raise _damaged(run, bad)
         return
     missing = [name for name in run.expected.all() if not (run.path / name).exists()]
     what = f"{len(missing)} files are missing, first {missing[0]}" if missing else "no done.json"
@@ -187,58 +226,63 @@ def require_finished(run: Run) -> None:
     )
 
 
-def shard_is_finished(run: Run, shard: int) -> bool:
-    """Return whether all files of a shard are there with the bytes that were written.
+def require_intact(run: Run) -> None:
+    """Raise SchemaError unless every byte of a finished run is what was written."""
+    files = _done(run)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        sound = pool.map(lambda name: is_intact(run.path / name, files[name]), files)
+        bad = [name for name, right in zip(files, sound, strict=True) if not right]
+    if bad:
+        raise _damaged(run, bad)
 
-    A process that died between the last table and its record has finished the shard all the
-    same: if every table is there and its pages pass their checksums, the record is made good.
+
+def shard_is_finished(run: Run, shard: int) -> bool:
+    """Return whether all files of a shard are there with the bytes that were written."""
+    return unit_is_finished(run, shard, run.expected.of_shard(shard))
+
+
+def unit_is_finished(run: Run, unit: int | str, names: Iterable[str]) -> bool:
+    """Return whether all files of a unit are there with the bytes that were written.
+
+    A process that died between the last file and its record has finished the unit all the
+    same: if every file is there and the pages of tables pass their checksums, the record is
+    made good.
     """
-    names = run.expected.of_shard(shard)
-    record = _read_record(run, shard)
+    names = tuple(names)
+    record = _read_record(run, unit)
     if record is not None:
-        return all(_is_intact(run.path / name, record.get(name)) for name in names)
-    if not all((run.path / name).exists() and _is_of_run(run, name) for name in names):
+        return all(is_intact(run.path / name, record.get(name)) for name in names)
+    lock = run.lock_path(unit)
+    if locks.is_held(lock) and locks.lock_owner(lock) != locks.this_process():
+        return False  # its owner is about to write the record
+    if not all((run.path / name).is_file() and _is_of_run(run, name) for name in names):
         return False
-    record_shard(run, shard, names, {"recovered": True})
+    record_shard(run, unit, names, {"recovered": True})
     return True
 
 
 def begin_shard(run: Run, shard: int | str) -> bool:
-    """Lock a shard and sweep what a dead owner left of it; False if somebody else is on it."""
+    """Lock a unit and sweep what a dead owner left of it; False if somebody else is on it."""
     if not locks.acquire(run.lock_path(shard)):
         return False
-    if isinstance(shard, int):
-        for name in run.expected.of_shard(shard):
-            path = run.path / name
-            for leftover in path.parent.glob(f".{path.name}.*{TEMPORARY}"):
-                leftover.unlink(missing_ok=True)
+    for folder in (run.path, *(f for f in run.path.iterdir() if f.is_dir())):
+        for leftover in folder.glob(f".{_unit_name(shard)}.*{TEMPORARY}"):
+            leftover.unlink(missing_ok=True)
     return True
 
 
 def end_shard(run: Run, shard: int | str) -> None:
-    """Unlock a shard, finished or dropped."""
+    """Unlock a unit, finished or dropped."""
     locks.release(run.lock_path(shard))
 
 
 def record_shard(
     run: Run, shard: int | str, files: Iterable[str], execution: Mapping[str, Any]
 ) -> None:
-    """Write down what the files of a finished shard hash to, and how it was executed."""
+    """Write down what the files of a finished unit hash to, and how it was executed."""
     (run.path / "done.json").unlink(missing_ok=True)  # it spoke of other files
     record = {name: file_record(run.path / name) for name in files}
     write_json(run.record_path(shard), {"files": record, "execution": execution})
-
-
-def file_record(path: Path) -> dict[str, Any]:
-    """Return rows (of a table), bytes and sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    record: dict[str, Any] = {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-    if path.suffix == ".parquet":
-        record["rows"] = pq.read_metadata(path).num_rows
-    return record
 
 
 def finish(run: Run) -> bool:
@@ -246,40 +290,37 @@ def finish(run: Run) -> bool:
     names = run.expected.all()
     if not all((run.path / name).exists() for name in names):
         return False
-    known: dict[str, Any] = {}
-    for shard in range(run.expected.shards):
-        record = _read_record(run, shard)
-        if record is None:
-            return False  # its owner has not written down what it wrote
-        known.update(record)
-    files = {name: known.get(name) or file_record(run.path / name) for name in names}
+    known = _recorded(run)
+    if any(f"{SHARD.format(shard)}" not in known.units for shard in range(run.expected.shards)):
+        return False  # its owner has not written down what it wrote
+    files = {name: known.files.get(name) or file_record(run.path / name) for name in names}
     rows: dict[str, int] = {}
     for name, record in files.items():
         if "rows" in record:
             table = name.partition("/")[0].removesuffix(".parquet")
             rows[table] = rows.get(table, 0) + record["rows"]
-    write_json(run.path / "done.json", {"hash": run.hash, "rows": rows, "files": files})
+    done = {"hash": run.hash, "rows": rows, "files": files}
+    path = run.path / "done.json"
+    if not path.exists() or _read_json(path) != done:  # a finished run may lie where none writes
+        write_json(path, done)
+        _tidy(run)
     return True
 
 
 def info(path: str | Path) -> RunInfo:
     """Return what the run at `path` holds; every byte is compared with what was written."""
     run = read_run(path)
-    done = _read_json(run.path / "done.json") if (run.path / "done.json").exists() else None
-    known: dict[str, Any] = dict(done["files"]) if done else {}
-    if done is None:
-        for shard in range(run.expected.shards):
-            known.update(_read_record(run, shard) or {})
+    done = (run.path / "done.json").exists()
+    known = _done(run) if done else _recorded(run).files
     names = run.expected.all()
     present = [name for name in names if (run.path / name).exists()]
-    damaged = [n for n in present if n in known and not _is_intact(run.path / n, known[n])]
+    damaged = [n for n in present if not is_sound(run.path / n, known.get(n))]
     rows = _count_rows(run.path, [name for name in present if name not in damaged])
-    held = ((p, locks.lock_owner(p)) for p in sorted((run.path / "locks").glob("*.json")))
     return RunInfo(
         path=run.path,
         hash=run.hash,
         kind=str(run.config.get("kind", "")),
-        finished=done is not None and len(present) == len(names) and not damaged,
+        finished=done and len(present) == len(names) and not damaged,
         images=rows.get("images", 0),
         skipped=rows.get("skipped", 0),
         taps=_tap_names(run.path),
@@ -288,13 +329,69 @@ def info(path: str | Path) -> RunInfo:
         config=run.config,
         missing=tuple(sorted(set(names) - set(present))),
         damaged=tuple(damaged),
-        running=tuple(p.stem for p, owner in held if owner and locks.is_alive(owner)),
+        running=tuple(
+            p.stem for p in sorted((run.path / "locks").glob("*.json")) if locks.is_held(p)
+        ),
     )
 
 
+def _damaged(run: Run, names: Sequence[str]) -> SchemaError:
+    return SchemaError(
+        f"{len(names)} files of run {run.path} are damaged, first {names[0]}; give the command "
+        "that made it again, and it makes them anew"
+    )
+
+
+def _tidy(run: Run) -> None:
+    """Remove what processes that died left of no use: unfinished files, locks."""
+    for folder in (run.path, *(f for f in run.path.iterdir() if f.is_dir())):
+        sweep(folder)
+    for path in (run.path / "locks").glob("*.json"):
+        if locks.acquire(path):
+            locks.release(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What the records of finished units say."""
+
+    units: frozenset[str]
+    files: dict[str, dict[str, Any]]  # path relative to the run -> its record
+
+
+def _recorded(run: Run) -> _Recorded:
+    units, files = set[str](), dict[str, dict[str, Any]]()
+    for path in sorted((run.path / "log").glob("[!.]*.json")):
+        record = _read_record(run, path.stem)
+        if record is not None:
+            units.add(path.stem)
+            files.update(record)
+    return _Recorded(frozenset(units), files)
+
+
+def _unit_name(unit: int | str) -> str:
+    return SHARD.format(unit) if isinstance(unit, int) else unit
+
+
+def _is_taken(out: Path) -> bool:
+    """Return whether `out` holds anything but what a process that died at its start left."""
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        return True
+    return any(not _is_temporary(path) for path in out.iterdir())
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".run.json.") and path.name.endswith(TEMPORARY)
+
+
 def _is_of_run(run: Run, name: str) -> bool:
+    if not name.endswith(".parquet"):
+        return True  # written before the table of its unit, atomically
     try:
-        table = read_table(run.path / name, SCHEMAS[name.partition("/")[0]])
+        schema = SCHEMAS[name.partition("/")[0].removesuffix(".parquet")]
+        table = read_table(run.path / name, schema)
     except SchemaError:
         return False
     return bool(table.schema.metadata.get(b"statsnorm.run") == run.hash.encode())
@@ -318,30 +415,35 @@ def _tap_names(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{network}/{tap}" for network, tap in pairs))
 
 
-def _is_intact(path: Path, record: Mapping[str, Any] | None) -> bool:
-    if record is None or not path.exists() or path.stat().st_size != record["bytes"]:
-        return False
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return bool(digest.hexdigest() == record["sha256"])
+def _read_record(run: Run, unit: int | str) -> dict[str, Any] | None:
+    """Return path -> record of a finished unit, or None.
 
-
-def _read_record(run: Run, shard: int | str) -> dict[str, Any] | None:
-    path = run.record_path(shard)
+    A damaged record says nothing: the unit counts as unfinished and is made again.
+    """
+    path = run.record_path(unit)
     if not path.exists():
         return None
     try:
-        return dict(_read_json(path)["files"])
-    except (StatsnormError, KeyError, TypeError):
-        return None  # a damaged record: the shard counts as unfinished and is made again
+        return file_records(_read_json(path))
+    except StatsnormError:
+        return None
+
+
+def _done(run: Run) -> dict[str, Any]:
+    """Return path -> record of `done.json`; raise StatsnormError if it cannot be used."""
+    path = run.path / "done.json"
+    try:
+        return file_records(_read_json(path))
+    except StatsnormError as error:
+        raise StatsnormError(
+            f"{error}; remove {path.name} and give the command that made the run again"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StatsnormError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise StatsnormError(f"{path} must hold a JSON object, got {type(content).__name__}")
@@ -359,7 +461,8 @@ def _read_run_json(folder: Path) -> dict[str, Any]:
             f"{folder} has schema {there.get('schema')!r}, this statsnorm reads {SCHEMA_VERSION}; "
             "make it again, or use the statsnorm that wrote it"
         )
-    if config_hash(there.get("config", {})) != there.get("hash"):
+    config = there.get("config")
+    if not isinstance(config, dict) or config_hash(config) != there.get("hash"):
         raise StatsnormError(f"{folder / 'run.json'} was changed: its hash does not match")
     return there
 
@@ -368,9 +471,14 @@ def _expected(there: Mapping[str, Any], folder: Path) -> Expected:
     try:
         expected = there["expected"]
         sharded, files = tuple(map(str, expected["sharded"])), tuple(map(str, expected["files"]))
-        return Expected(shards=int(expected["shards"]), sharded=sharded, files=files)
-    except (KeyError, TypeError, ValueError) as error:
+        found = Expected(shards=int(expected["shards"]), sharded=sharded, files=files)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StatsnormError(f"{folder / 'run.json'} lacks `expected` ({error!r})") from error
+    if not 0 <= found.shards <= MOST_SHARDS:
+        raise StatsnormError(f"{folder / 'run.json'} asks for {found.shards} shards")
+    if bad := [name for name in (*files, *sharded) if not is_below(name)]:
+        raise StatsnormError(f"{folder / 'run.json'} names {bad[0]!r}, which is not below the run")
+    return found
 
 
 def _difference(there: Any, here: Any, where: str = "") -> str:
@@ -389,7 +497,7 @@ def _short(value: Any) -> str:
 
 
 def _clear(run: Run) -> None:
-    held = [p for p in sorted((run.path / "locks").glob("*.json")) if _held(p)]
+    held = [p for p in sorted((run.path / "locks").glob("*.json")) if locks.is_held(p)]
     if held:
         raise StatsnormError(f"{run.path}: a living process holds {held[0].stem}; stop it first")
     for name in _OUR_FILES:
@@ -397,8 +505,3 @@ def _clear(run: Run) -> None:
     for name in _OURS:
         if (run.path / name).is_dir() and not (run.path / name).is_symlink():
             shutil.rmtree(run.path / name)
-
-
-def _held(path: Path) -> bool:
-    owner = locks.lock_owner(path)
-    return owner is not None and locks.is_alive(owner)

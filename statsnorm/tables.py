@@ -9,10 +9,7 @@ analysis reads one tap and no more. The footer holds table name, schema version 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from statsnorm.atomic import atomic_file
 from statsnorm.cells import ARROW_TYPES
 from statsnorm.errors import SchemaError
 
 SCHEMA_VERSION = 1
 """Raised whenever a column changes its name, type or meaning."""
-
-TEMPORARY = ".tmp"
-"""Suffix of files that are not finished; their names begin with a dot, so readers skip them."""
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -231,32 +226,6 @@ def float_matrix(column: Any) -> Float32:
     if len(flat) == 1:
         return flat[0].reshape(-1, channels)  # type: ignore[no-any-return]
     return np.concatenate(flat).reshape(-1, channels)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on leaving, fsync it and rename it to `path`.
-
-    After a crash at any point `path` is either absent, the old file, or the whole new one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

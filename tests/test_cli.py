@@ -33,6 +33,7 @@ from statsnorm.load import Tables, load_moments
 from statsnorm.networks import load_network
 from statsnorm.networks.texture import TextureGenerator
 from statsnorm.networks.weights import save_checkpoint
+from statsnorm.rundir import finish, read_run, record_shard
 
 TINY = "tiny_networks:instance_norm"
 QUICK = ("--size", "16", "--device", "cpu", "--batch-size", "4", "--shard-size", "2")
@@ -299,6 +300,9 @@ def test_a_table_or_run_of_another_schema_version(finished, tmp_path):
             table = pq.read_table(file)
             footer = {**table.schema.metadata, b"statsnorm.schema": b"99"}
             pq.write_table(table.replace_schema_metadata(footer), file)
+            opened = read_run(run)
+            record_shard(opened, 0, opened.expected.of_shard(0), {})
+            assert finish(opened)
         ran = cli("report", run, "--out", tmp_path / "report")
         assert ran.exit_code == 2
         assert ran.stdout == ""

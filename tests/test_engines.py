@@ -3,17 +3,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import run
 from test_extract import QUICK, TINY, make_photos, tree
 
-from statsnorm import locks
-from statsnorm.engines import local
+from statsnorm import locks, stopping
+from statsnorm.engines import decoders, local
 from statsnorm.errors import StatsnormError
-from statsnorm.extraction import extract, measure, shard
+from statsnorm.extraction import extract, feed, measure, shard
 from statsnorm.load import load_moments
 from statsnorm.rundir import info
 
@@ -121,7 +123,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_rows(photos, tmp_path, mon
 
 def test_the_second_signal_acts_as_it_would_have():
     before = signal.getsignal(signal.SIGINT)
-    with local.stop_on_signals() as stop:
+    with stopping.stop_on_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.wait(5)
         with pytest.raises(KeyboardInterrupt):
@@ -133,10 +135,125 @@ def test_signals_are_left_alone_off_the_main_thread():
     found = []
 
     def off_main():
-        with local.stop_on_signals() as stop:
+        with stopping.stop_on_signals() as stop:
             found.append((stop.is_set(), signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=off_main)
     thread.start()
     thread.join()
     assert found == [(False, signal.getsignal(signal.SIGTERM))]
+
+
+class HangOn2:
+    """Let the decoder of 2.png never come back; patience ends after half a second."""
+
+    def __call__(self):
+        load_image = local.load_image
+
+        def load(job, ref):
+            if ref.image == "2.png":
+                time.sleep(3600)
+            return load_image(job, ref)
+
+        local.load_image = load
+        decoders.PATIENCE = 0.5
+
+
+def test_a_decoder_that_hangs_is_named_and_keeps_nobody_from_leaving(photos, tmp_path):
+    words = ("extract", "--images", photos, "--out", tmp_path / "r", "--network", TINY)
+    words += ("--size", "16", "--device", "cpu", "--vgg-of-output", "none", "--shard-size", "1")
+    ended = run(tmp_path / "said", *words, "--workers", "2", before=[HangOn2()])
+    assert ended.status == 2
+    assert "image '2.png' has been decoding for 0 s" in ended.stderr.splitlines()[-1]
+    there = info(tmp_path / "r")
+    assert there.running == there.damaged == ()
+    assert "moments/shard-00000.parquet" not in there.missing
+    assert run(tmp_path / "said", *words).status == 0
+    assert info(tmp_path / "r").finished
+
+
+@pytest.mark.parametrize("death", [ZeroDivisionError("by accident"), SystemExit(3)])
+def test_a_decoder_that_dies_is_named(photos, tmp_path, monkeypatch, death):
+    load_image = local.load_image
+
+    def load(job, ref):
+        if ref.image == "4.png":
+            raise death
+        return load_image(job, ref)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "load_image", load)
+        with pytest.raises(StatsnormError, match=r"decoder of image '4\.png' died of"):
+            extract(photos, out=tmp_path / "r", networks=[TINY], **QUICK)
+    assert info(tmp_path / "r").running == ()
+    assert extract(photos, out=tmp_path / "r", networks=[TINY], **QUICK).missing == 0
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3, 5])
+def test_halved_batches_give_content_distances_of_the_right_images(
+    photos, tmp_path, monkeypatch, fits
+):
+    """A pass that fails behind relu4_2 has left its features: they must not count twice."""
+    options = {**QUICK, "networks": ["vgg16"], "conditions": ["original", "contrast"]}
+    options |= {"batch_size": 7, "shard_size": 8}
+    extract(photos, out=tmp_path / "a", **options)
+    rows, passes = measure.Meter._rows, [0]
+
+    def small_device(self, variant, x):
+        passes[0] += 1
+        if len(x) == 7:
+            raise torch.cuda.OutOfMemoryError  # before relu4_2
+        found = rows(self, variant, x)
+        if len(x) > fits:
+            raise torch.cuda.OutOfMemoryError  # behind it
+        return found
+
+    monkeypatch.setattr(measure.Meter, "_rows", small_device)
+    extract(photos, out=tmp_path / "b", **options)
+    for table, columns in (("content", ["distance", "random_distance"]), ("moments", ["mean"])):
+        a, b = (pd.read_parquet(tmp_path / r / table) for r in "ab")
+        keys = ["image", "condition", *(["tap"] if table == "moments" else [])]
+        a, b = (f.sort_values(keys, ignore_index=True) for f in (a, b))
+        for column in columns:
+            for x, y in zip(a[column], b[column], strict=True):
+                np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * np.abs(x).max())
+    wanted = 3 * -(-7 // fits)  # 16 inputs in three batches of 7
+    assert passes[0] < 2 * wanted + 8  # what fitted is remembered
+
+
+def test_style_generators_are_given_smaller_batches_too(photos, tmp_path, monkeypatch):
+    options = {**QUICK, "networks": ["pixels"], "conditions": ["original", "style"]}
+    extract(photos, out=tmp_path / "a", **options)
+    style_image = feed.style_image
+
+    def small_device(x, *given, **more):
+        if len(x) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return style_image(x, *given, **more)
+
+    monkeypatch.setattr(feed, "style_image", small_device)
+    extract(photos, out=tmp_path / "b", **options)
+    a, b = load_moments(tmp_path / "a"), load_moments(tmp_path / "b")
+    for x, y in zip(a["mean"], b["mean"], strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+    log = json.loads((tmp_path / "b" / "log" / "shard-00000.json").read_text())["execution"]
+    assert log["memory_halvings"] == 1
+
+
+def test_one_image_that_does_not_fit_is_one_sentence(photos, tmp_path, monkeypatch):
+    def refuse(*_given):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(measure.Meter, "_rows", refuse)
+    with pytest.raises(StatsnormError, match="one image of 16 x 16 pixels does not fit"):
+        extract(photos, out=tmp_path / "r", networks=[TINY], **QUICK)
+    assert info(tmp_path / "r").running == ()
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(photos, tmp_path, monkeypatch):
+    def refuse(*_given):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(measure.Meter, "_rows", refuse)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        extract(photos, out=tmp_path / "r", networks=[TINY], **QUICK)

@@ -24,6 +24,10 @@ TORCH_SIDE = (
     "extraction",
     "tables",
     "rundir",
+    "records",
+    "atomic",
+    "locks",
+    "stopping",
     "generators",
 )
 

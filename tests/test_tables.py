@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import write_design_run
 
-from statsnorm import reader, tables
+from statsnorm import atomic, reader, tables
 from statsnorm.cells import KEYS
 from statsnorm.errors import SchemaError
 from statsnorm.tables import (
@@ -191,7 +191,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_table(path, _skipped("new"), metadata={})
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
@@ -201,7 +201,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypa
 def test_file_then_directory_are_synced_around_the_rename(tmp_path, monkeypatch):
     events = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(tables.os, "fsync", lambda fd: (events.append("sync"), fsync(fd)))
+    monkeypatch.setattr(atomic.os, "fsync", lambda fd: (events.append("sync"), fsync(fd)))
     monkeypatch.setattr(
         Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1]
     )

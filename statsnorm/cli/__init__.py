@@ -13,6 +13,7 @@ import click
 
 from statsnorm import __version__
 from statsnorm.errors import StatsnormError, unknown
+from statsnorm.stopping import terminate_like_interrupt
 
 COMMANDS: dict[str, str] = {
     "demo": "The main job on embedded images and networks, in minutes.",
@@ -83,8 +84,14 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what a user can mend becomes one line and exit status 2."""
         try:
-            with _usage_on_one_line():
+            with _usage_on_one_line(), terminate_like_interrupt():
                 return super().invoke(ctx)
+        except KeyboardInterrupt:
+            self._refuse(
+                ctx,
+                "stopped; finished shards and cells are kept, nothing half-written was left: give "
+                "the same command again",
+            )
         except StatsnormError as error:
             self._refuse(ctx, str(error))
         except OSError as error:
@@ -95,7 +102,8 @@ class LazyGroup(click.Group):
 
     @staticmethod
     def _refuse(ctx: click.Context, message: str) -> None:
-        click.echo(f"statsnorm: {' '.join(message.splitlines())}", err=True)
+        shown = " ".join(message.splitlines()).encode(errors="backslashreplace").decode()
+        click.echo(f"statsnorm: {shown}", err=True)
         ctx.exit(2)
 
 

@@ -225,4 +225,5 @@ def extract(ctx: click.Context, /, images: str, resume: bool, **choices: Any) ->
     with progress_bar("passes") as progress:
         found = run_extract(images, restart=not resume, progress=progress, **choices)
     click.echo(found.summary())
-    ctx.exit(1 if found.skipped or found.left_out or found.missing else 0)
+    lost = found.skipped or found.left_out or found.missing or found.changed
+    ctx.exit(1 if lost else 0)

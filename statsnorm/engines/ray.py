@@ -19,11 +19,11 @@ from typing import Any
 
 from statsnorm import locks
 from statsnorm.engines.local import run_shards as run_locally
-from statsnorm.engines.local import stop_on_signals
 from statsnorm.errors import StatsnormError, UnfinishedRunError
 from statsnorm.extraction.plan import ExtractConfig
 from statsnorm.extraction.shard import Execution, Job
 from statsnorm.rundir import Run, shard_is_finished, skipped_in
+from statsnorm.stopping import stop_on_signals
 
 RETRIES = 3
 """A shard whose actor died so often is given up: it may be what kills them."""

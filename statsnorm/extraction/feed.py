@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from statsnorm.extraction.memory import Memory, padded
 from statsnorm.extraction.plan import ExtractConfig, Inputs, style_index, styled
 from statsnorm.images.colour import restore_luminance
 from statsnorm.images.conditions import apply_condition, draws_style
@@ -51,6 +52,7 @@ class BatchedStyles:
     size: int
     strength: float = 1.0
     restore: str = "none"
+    memory: Memory = field(default_factory=Memory, compare=False)
 
     @property
     def name(self) -> str:
@@ -76,21 +78,14 @@ class BatchedStyles:
         parts = []
         for start in range(0, len(x), self.size):
             part = x[start : start + self.size]
-            made = style_image(
-                part if self.name == "gram" else padded(part, self.size),
-                self.generator,
-                index,
-                strength=self.strength,
-                restore=self.restore,
-            )
+            whole = part if self.name == "gram" else padded(part, self.size)
+            key = ("style", self.name)
+            (made,) = self.memory.run(key, lambda batch: (self._styled(batch, index),), whole)
             parts.append(made[: len(part)])
         return torch.cat(parts)
 
-
-def padded(x: Tensor, size: int) -> Tensor:
-    """Return `x` with its last image repeated up to `size` images."""
-    missing = size - len(x)
-    return x if missing <= 0 else torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+    def _styled(self, x: Tensor, index: str) -> Tensor:
+        return style_image(x, self.generator, index, strength=self.strength, restore=self.restore)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +95,7 @@ class Feed:
     config: ExtractConfig
     inputs: Inputs
     parameters: Mapping[str, float] = field(default_factory=dict)  # of blur, placebo-matched
+    memory: Memory = field(default_factory=Memory, compare=False)  # what fits on the device
 
     def cells(self, group: Group) -> Iterator[tuple[int, Tensor]]:
         """Yield (place in Inputs.cells, images (N, 3, H, W)) for every cell, in order."""
@@ -144,7 +140,9 @@ class Feed:
         if not style.generator:
             yield x
             return
-        generator = BatchedStyles(self.inputs.generators[style.generator], self.config.batch_size)
+        generator = BatchedStyles(
+            self.inputs.generators[style.generator], self.config.batch_size, memory=self.memory
+        )
         full = generator(x, style.index)
         for strength in design.strengths:
             blended = full if strength == 1 else x + strength * (full - x)
@@ -158,6 +156,7 @@ class Feed:
         stylise, index = None, ""
         if styled([name]):
             stylise = condition_styles(self.config, self.inputs, name)
+            stylise = replace(stylise, memory=self.memory)
             index = style_index(self.config, self.inputs)
         return apply_condition(
             name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from statsnorm.cells import InputCell
 from statsnorm.errors import NonFiniteError
-from statsnorm.extraction.feed import Batch, padded
+from statsnorm.extraction.feed import Batch
+from statsnorm.extraction.memory import Memory
 from statsnorm.extraction.transfer import Returning
 from statsnorm.extraction.variants import (
     OutputVgg,
@@ -95,7 +96,7 @@ class Meter:
     measured: dict[Variant, Measured] = field(default_factory=dict)
     compiled: bool = False  # from the second batch of a variant on
     content: bool = True  # whether content features are wanted
-    halvings: int = 0  # how often the device ran out of memory
+    memory: Memory = field(default_factory=Memory)  # what fits on the device
     checked: set[Variant] = field(default_factory=set)  # by-construction rows hold here
     ahead: deque[_Sent] = field(default_factory=deque)  # batches whose moments are on their way
 
@@ -120,15 +121,13 @@ class Meter:
         NonFiniteError
             If an activation has a nan or an infinity; image, tap and cell are named.
         """
-        features: dict[str, Tensor] = {}
-        kind = batch.pixels.device.type
-        capture = _capture(variant, features) if self.content else nullcontext()
-        with arithmetic(self.precision, kind), capture:
-            values = self._forward(variant, batch.pixels)[: len(batch.image)]
-            sent = Returning.of(values)
+        n, kind = len(batch.image), batch.pixels.device.type
+        with arithmetic(self.precision, kind):
+            values, *features = self._forward(variant, batch.pixels)
+            sent = Returning.of(values[:n])
         self.ahead.append(_Sent(variant, sent, batch.image, batch.cell, images, offset))
         self._settle(_ahead(kind))
-        return {name: x[: len(batch.image)] for name, x in features.items()}
+        return {CONTENT_TAP: features[0][:n]} if features else {}
 
     def _settle(self, ahead: int) -> None:
         """Keep what came back of all but the last `ahead` batches; refuse what is not finite."""
@@ -176,21 +175,14 @@ class Meter:
         self.measured.clear()
         return blocks
 
-    def _forward(self, variant: Variant, x: Tensor) -> Tensor:
-        """Return rows of `Measured.values` on the device; halve the batch if memory is short."""
-        try:
-            return self._rows(variant, x)
-        except torch.cuda.OutOfMemoryError:
-            if len(x) == 1 or variant.batch_statistics:
-                raise
-        torch.cuda.empty_cache()
-        self.halvings += 1
-        half = -(-len(x) // 2)
-        parts = [
-            self._forward(variant, padded(x[start : start + half], half))
-            for start in range(0, len(x), half)
-        ]
-        return torch.cat(parts)[: len(x)]
+    def _forward(self, variant: Variant, x: Tensor) -> tuple[Tensor, ...]:
+        """Return rows of `Measured.values` on the device, and content features if there are any."""
+
+        def once(part: Tensor) -> tuple[Tensor, ...]:
+            with _capture(variant, wanted=self.content) as captured:
+                return self._rows(variant, part), *captured
+
+        return self.memory.run(variant, once, x, divisible=not variant.batch_statistics)
 
     def _rows(self, variant: Variant, x: Tensor) -> Tensor:
         output = self.variants.output if variant.network.postprocess else None
@@ -293,22 +285,22 @@ def is_content_vgg(variant: Variant) -> bool:
 
 
 @contextmanager
-def _capture(variant: Variant, features: dict[str, Tensor]) -> Iterator[None]:
-    """Keep the activation at relu4_2 of a plain VGG while it passes.
+def _capture(variant: Variant, *, wanted: bool) -> Iterator[list[Tensor]]:
+    """Keep the activation at relu4_2 of a plain VGG while it passes, if it comes so far.
 
     The hook is registered before those of the taps, so a pass that stops there is seen too.
     """
-    if not is_content_vgg(variant):
-        yield
+    captured: list[Tensor] = []
+    if not (wanted and is_content_vgg(variant)):
+        yield captured
         return
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         # Nothing behind relu4_2 works in place: pooling and convolutions leave it as it is.
-        held = features.get(CONTENT_TAP)  # the other half of a batch that was too large
-        features[CONTENT_TAP] = output if held is None else torch.cat([held, output])
+        captured[:] = [output]
 
     handle = variant.network.module.get_submodule(CONTENT_TAP).register_forward_hook(keep)
     try:
-        yield
+        yield captured
     finally:
         handle.remove()

@@ -285,9 +285,22 @@ def _describe_reference(inputs: Inputs) -> dict[str, Any] | None:
     tested = {ref.path.resolve() for ref in inputs.refs}
     return {
         **_described(inputs.reference),
+        "content_sha256": _content_sha256(inputs.reference),
         "styles": [style.label for style in inputs.reference_styles],
         "shared_contents": sum(ref.path.resolve() in tested for ref in inputs.reference),
     }
+
+
+def _content_sha256(refs: Sequence[ImageRef]) -> str:
+    """Return one hash over what the files hold: other reference images are other frozen maps."""
+    digest = hashlib.sha256()
+    for ref in refs:
+        try:
+            with ref.path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:
+            digest.update(b"unreadable")
+    return digest.hexdigest()
 
 
 def _described(refs: Sequence[ImageRef]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Extraction:
     seconds: float
     skipped: tuple[str, ...] = ()  # `image (stage): reason`, one an image left out
     left_out: tuple[str, ...] = ()  # `cell: reason`, trained cells without a generator
+    changed: tuple[str, ...] = ()  # `image: what`, files that are others than were measured
     missing: int = 0  # files that other processes still have to write
     dry_run: bool = False
 
@@ -37,6 +38,7 @@ class Extraction:
         if self.missing:
             lines.append(f"not finished: {self.missing} files are missing")
         lines += [f"left out: {one}" for one in (*self.skipped, *self.left_out)]
+        lines += [f"changed: {one}; its rows are of the old file" for one in self.changed]
         return "\n".join(lines)
 
 
@@ -54,7 +56,9 @@ def estimated(out: Path, found: Estimate) -> Extraction:
     )
 
 
-def made(job: Job, seconds: float, left_out: tuple[str, ...] = ()) -> Extraction:
+def made(
+    job: Job, seconds: float, left_out: tuple[str, ...] = (), changed: tuple[str, ...] = ()
+) -> Extraction:
     """Return what a run holds now; if no image could be used, remove it and say so."""
     run = job.run
     skipped = skipped_lines(run)
@@ -73,5 +77,6 @@ def made(job: Job, seconds: float, left_out: tuple[str, ...] = ()) -> Extraction
         seconds=seconds,
         skipped=skipped,
         left_out=left_out,
+        changed=changed,
         missing=len(found.missing),
     )

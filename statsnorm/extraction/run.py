@@ -23,6 +23,7 @@ from statsnorm.extraction.pilot import condition_parameters, decode_readable, re
 from statsnorm.extraction.plan import ExtractConfig, describe_inputs, plan_inputs
 from statsnorm.extraction.result import Extraction, estimated, made
 from statsnorm.extraction.shard import Execution, Job, Progress, content_wanted
+from statsnorm.extraction.sources import changed_sources
 from statsnorm.extraction.variants import (
     Variant,
     Variants,
@@ -37,7 +38,17 @@ from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, design_from, load_design_file
 from statsnorm.invariance import invariance_rows
 from statsnorm.networks.zoo import expand_zoo
-from statsnorm.rundir import Expected, Run, config_hash, finish, open_run
+from statsnorm.rundir import (
+    SINGLES,
+    Expected,
+    Run,
+    config_hash,
+    finish,
+    open_run,
+    record_shard,
+    unit_is_finished,
+    writing,
+)
 from statsnorm.tables import (
     INVARIANCE_SCHEMA,
     LEVELS_SCHEMA,
@@ -240,15 +251,18 @@ def extract(
     science, expected = _described(feed, variants, content=content)
     run = open_run(Path(out), science, expected=expected, restart=restart)
     shards = range(share[0], run.expected.shards, share[1])
-    _write_singles(run, feed, variants, device=where)
+    with writing(run):
+        _write_singles(run, feed, variants, device=where)
+    changed = changed_sources(run, feed.inputs, shards, shard_size)
     job = Job(run=run, feed=feed, variants=variants, device=where, with_content=content)
     count = workers or min(8, os.cpu_count() or 1)
     record = _execution(where, config, count)
     how = Execution(workers=count, max_skipped=max_skipped, progress=progress, record=record)
     import_module(ENGINES[engine]).run_shards(job, shards, how)
-    finish(run)
+    with writing(run):
+        finish(run)
     left_out = tuple(line for found in trained for line in found.left_out)
-    return made(job, time.monotonic() - began, left_out)
+    return made(job, time.monotonic() - began, left_out, changed)
 
 
 def prepare(config: ExtractConfig, *, device: str) -> tuple[Feed, Variants]:
@@ -363,6 +377,8 @@ def _share(asked: str | None) -> tuple[int, int]:
 
 def _write_singles(run: Run, feed: Feed, variants: Variants, *, device: str) -> None:
     """Write the tables that are one for the run; the same bytes from whichever process."""
+    if unit_is_finished(run, SINGLES, run.expected.files):
+        return
     made: dict[str, tuple[Callable[[], list[dict[str, Any]]], Any]] = {
         "taps.parquet": (lambda: tap_rows(variants), TAPS_SCHEMA),
         "levels.parquet": (lambda: _level_rows(feed.inputs.design), LEVELS_SCHEMA),
@@ -372,10 +388,10 @@ def _write_singles(run: Run, feed: Feed, variants: Variants, *, device: str) -> 
         ),
     }
     for name in run.expected.files:
-        if not (run.path / name).exists():
-            rows, schema = made[name]
-            table = pa.Table.from_pylist(rows(), schema=schema)
-            write_table(run.path / name, table, metadata=run.metadata)
+        rows, schema = made[name]
+        table = pa.Table.from_pylist(rows(), schema=schema)
+        write_table(run.path / name, table, metadata=run.metadata)
+    record_shard(run, SINGLES, run.expected.files, {})
 
 
 def _level_rows(design: Design | None) -> list[dict[str, Any]]:
@@ -405,6 +421,7 @@ def _execution(device: str, config: ExtractConfig, workers: int) -> dict[str, An
         "batch_size": config.batch_size,
         "compile": config.compile,
         "workers": workers,
+        "process": os.getpid(),
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),

@@ -19,6 +19,7 @@ from statsnorm.extraction.measure import (
     has_content_tap,
     is_content_vgg,
 )
+from statsnorm.extraction.sources import Stamp, stamp
 from statsnorm.extraction.transfer import to_device
 from statsnorm.extraction.variants import Variant, Variants
 from statsnorm.images.decode import Decoded, decode
@@ -68,6 +69,7 @@ class Loaded:
     ref: ImageRef
     plain: Decoded
     paired: dict[str, Decoded]
+    stamps: dict[str, Stamp] = field(default_factory=dict)  # by version, "" the plain one
 
 
 def load_image(job: Job, ref: ImageRef) -> Loaded | ImageError:
@@ -85,7 +87,10 @@ def load_image(job: Job, ref: ImageRef) -> Loaded | ImageError:
         }
     except ImageError as error:
         return error
-    return Loaded(ref, plain, versions)
+    stamps = {"": stamp(ref.path, plain.sha256)}
+    for name, version in versions.items():
+        stamps[name] = stamp(paired[name][ref.image], version.sha256)
+    return Loaded(ref, plain, versions, stamps)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,7 +111,9 @@ class ShardWork:
             return
         offset = len(self.loaded)
         # The pixels are kept by nobody once the group is done; the tables need the rest.
-        self.loaded += [Loaded(one.ref, _without_pixels(one.plain), {}) for one in group]
+        self.loaded += [
+            Loaded(one.ref, _without_pixels(one.plain), {}, one.stamps) for one in group
+        ]
         with arithmetic("fp32"):  # whatever the precision of the networks under study
             tensors = _group(group, self.job.device)
             alike: dict[str, list[Variant]] = {}
@@ -114,6 +121,10 @@ class ShardWork:
                 alike.setdefault(variant.composition, []).append(variant)
             for composition, these in alike.items():
                 self._measure(these, tensors, offset, passed, composition=composition)
+
+    def sources(self) -> dict[str, dict[str, Stamp]]:
+        """Return image -> version -> stamp of every file that was decoded."""
+        return {one.ref.image: one.stamps for one in self.loaded}
 
     def tables(self) -> Tables:
         """Return the tables of the shard."""

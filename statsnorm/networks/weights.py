@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
+from statsnorm.atomic import atomic_file
 from statsnorm.errors import StatsnormError, unknown
 from statsnorm.fetch import Remote, download
 
@@ -212,15 +212,8 @@ def save_checkpoint(path: str | Path, module: nn.Module, metadata: Mapping[str, 
     path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     data = _sorted_header(dump_safetensors(state, {k: str(v) for k, v in metadata.items()}))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -14,6 +14,7 @@ from statsnorm.errors import SchemaError, StatsnormError, UnfinishedRunError
 from statsnorm.report import provenance
 from statsnorm.report.discover import Analysis
 from statsnorm.report.encode import json_bytes, parquet_bytes, read_parquet, sha256, slug
+from statsnorm.rundir import require_intact
 
 SCHEMA = 1
 MANIFEST = "inputs/report.json"
@@ -78,6 +79,9 @@ def collect(
 
     _require_distinct(runs)
     tables = Tables(list(runs))
+    for run in tables.runs:
+        progress(f"comparing every byte of {run.path.name} with what was written")
+        require_intact(run)
     files = {PLAN: plan.read_bytes()}
     entries = []
     for analysis in analyses:

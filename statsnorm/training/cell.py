@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statsnorm.errors import StatsnormError
+from statsnorm.images.names import safe_name
 from statsnorm.networks import Network
 from statsnorm.training.plan import TrainConfig, TrainingCell
 from statsnorm.training.state import load_state, save_state
@@ -40,7 +42,8 @@ class CellTraining:
     Parameters
     ----------
     part : Path, optional
-        Where the unfinished cell is kept every `checkpoint_every` iterations (0: never).
+        Where the unfinished cell is kept every `checkpoint_every` iterations (0: never). A file
+        that is damaged is not used: the cell begins anew.
     reached : callable, optional
         Is told 0 and every iteration done, with the generator in that state; told again of
         those behind the last saved state of an interrupted cell.
@@ -64,15 +67,22 @@ class CellTraining:
         self.done, self.status, self._seconds = 0, "", 0.0
         self._part, self._every, self._reached = part, checkpoint_every, reached
         if part is not None and part.exists():
-            self.done, self._seconds, self.rows = load_state(
-                part, self.module, self.stepper.optimiser, self.stepper.trace
-            )
-            self.stepper.start_at(self.done)
+            self._go_on_from(part)
         self._clock = time.perf_counter() - self._seconds
         self._checked = self.done
         if not self.rows:
             self._record()
             self._tell()
+
+    def _go_on_from(self, part: Path) -> None:
+        stepper = self.stepper
+        try:
+            found = load_state(part, self.module, stepper.optimiser, stepper.trace)
+        except StatsnormError:
+            part.unlink()
+            return
+        self.done, self._seconds, self.rows = found
+        stepper.start_at(self.done)
 
     @property
     def finished(self) -> bool:
@@ -174,15 +184,20 @@ def train_cell(
     return training.result()
 
 
-def side_by_side(cells: Sequence[CellTraining], *, until: float = math.inf) -> bool:
+def side_by_side(
+    cells: Sequence[CellTraining],
+    *,
+    until: float = math.inf,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Train cells in turn, an update each, and return whether all came to their end.
 
     On a GPU each has its own stream, so that several fill it better than one. None knows of the
-    others: its bits are those of training alone. When `time.monotonic()` passes `until`, those
-    that are not finished are kept as they are.
+    others: its bits are those of training alone. When `time.monotonic()` passes `until`, or `stop`
+    says so, those that are not finished are kept as they are.
     """
     while going := [cell for cell in cells if not cell.finished]:
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or stop():
             for cell in going:
                 cell.keep()
             return False
@@ -211,7 +226,7 @@ def _row(
     return {
         "cell": cell.name,
         "block": f"b{cell.block:02d}",
-        "target": cell.target,
+        "target": safe_name(cell.target),
         "norm": cell.norm,
         "condition": cell.condition,
         "seed": cell.seed,

@@ -11,6 +11,10 @@ from pathlib import PurePath
 from typing import Any
 
 from statsnorm.errors import StatsnormError, unknown
+from statsnorm.images.names import safe_name
+
+LONGEST_STEM = 60
+"""Characters of a target's name that its cells' names keep; their block tells them apart."""
 
 BATCH_KINDS = ("mixed", "style-homogeneous", "content-homogeneous")
 RENDERED = ("placebo", "placebo-matched")
@@ -94,7 +98,7 @@ class TrainConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-able values."""
-        return asdict(self)
+        return {**asdict(self), "targets": [safe_name(target) for target in self.targets]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +116,8 @@ class TrainingCell:
     @property
     def name(self) -> str:
         """Return the cell's name, which is also its file name."""
-        stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in PurePath(self.target).stem)
+        stem = PurePath(self.target).stem[:LONGEST_STEM]
+        stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem)
         rate = f"-lr{self.lr:g}" if self.named_lr else ""
         return f"b{self.block:02d}-{stem}-{self.norm}-{self.condition}{rate}"
 

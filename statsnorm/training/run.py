@@ -15,8 +15,9 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from statsnorm import locks
 from statsnorm.allocator import keep_freed_memory
-from statsnorm.errors import StatsnormError
+from statsnorm.errors import StatsnormError, UnfinishedRunError
 from statsnorm.extraction.measure import tf32
 from statsnorm.extraction.run import resolve_device
 from statsnorm.generators import (
@@ -29,6 +30,7 @@ from statsnorm.generators import (
 from statsnorm.images.conditions import check_condition, needs_style
 from statsnorm.images.decode import PIXEL_LIMIT, Decoded, decode
 from statsnorm.images.doses import check_doses
+from statsnorm.images.names import safe_name
 from statsnorm.images.sources import find_images
 from statsnorm.images.stylise import load_style_generator
 from statsnorm.networks import load_network
@@ -43,7 +45,10 @@ from statsnorm.rundir import (
     finish,
     open_run,
     record_shard,
+    unit_is_finished,
+    writing,
 )
+from statsnorm.stopping import stop_on_signals
 from statsnorm.tables import CURVES_SCHEMA, SKIPPED_SCHEMA, write_table
 from statsnorm.training.cell import CellResult, CellTraining, side_by_side
 from statsnorm.training.deterministic import deterministic as exact
@@ -195,7 +200,7 @@ def train(
             "kind": "train",
             "train": config.as_dict(),
             "images": {"n": len(pools.images.refs), "sha256": pools.images.sha256},
-            "targets": {Path(t).name: d.sha256 for t, d in sorted(targets.items())},
+            "targets": {safe_name(Path(t).name): d.sha256 for t, d in sorted(targets.items())},
             "loss_sha256": pools.vgg.sha256,
             "style_sha256": pools.stylise.sha256 if pools.stylise else "",
             "condition_parameters": dict(pools.parameters),
@@ -205,7 +210,8 @@ def train(
         expected=Expected(files=tuple(p for c in cells for p in _files(c, keep_generators))),
         restart=restart,
     )
-    _write_skipped(run, pools.images.skipped)
+    with writing(run):
+        _write_skipped(run, pools.images.skipped)
     sitting = Sitting(
         run=run,
         pools=pools,
@@ -216,9 +222,16 @@ def train(
         generators=keep_generators,
         until=began + time_limit if time_limit is not None else math.inf,
     )
-    with exact(wanted=deterministic), tf32(allowed=precision != "fp32"):
+    with (
+        exact(wanted=deterministic),
+        tf32(allowed=precision != "fp32"),
+        stop_on_signals() as stop,
+        writing(run),
+        locks.signs_of_life(run.path / "locks"),
+    ):
+        sitting.stop = stop.is_set
         _train_all(sitting, cells, together, progress)
-    finish(run)
+        finish(run)
     return run
 
 
@@ -234,6 +247,7 @@ class Sitting:
     keep: Sequence[int]  # iterations whose generators are kept
     generators: Sequence[str]  # globs of the cells whose generators are kept
     until: float  # by time.monotonic()
+    stop: Callable[[], bool] = lambda: False
     longest: float = 0.0  # seconds of a group of cells, begun and ended in this call
 
 
@@ -278,36 +292,58 @@ def _check_arms(config: TrainConfig) -> None:
 def _train_all(
     sitting: Sitting, cells: Sequence[TrainingCell], together: int, progress: Progress | None
 ) -> None:
-    """Train what is not done yet, some cells side by side, in block-major order."""
-    left = [cell for cell in cells if not _is_done(sitting, cell)]
-    done = len(cells) - len(left)
-    for start in range(0, len(left), together):
-        group = left[start : start + together]
-        if progress:
-            progress(done + start, len(cells), group[0].name)
-        began = time.monotonic()
-        if began + sitting.longest >= sitting.until:
-            return
-        if _train_group(sitting, group):
-            sitting.longest = max(sitting.longest, time.monotonic() - began)
+    """Train what is not done yet, some cells side by side, in block-major order.
+
+    Cells in other hands are asked for again as long as there was something to do meanwhile.
+    """
+    left, before = _not_done(sitting, cells), len(cells) + 1
+    while left and len(left) < before:
+        done, before = len(cells) - len(left), len(left)
+        for start in range(0, len(left), together):
+            group = left[start : start + together]
+            if progress:
+                progress(done + start, len(cells), group[0].name)
+            began = time.monotonic()
+            if began + sitting.longest >= sitting.until:
+                return
+            if _train_group(sitting, group):
+                sitting.longest = max(sitting.longest, time.monotonic() - began)
+            if sitting.stop():
+                raise _stopped(sitting.run, group)
+        left = _not_done(sitting, left)
     if progress:
         progress(len(cells), len(cells), "trained")
+
+
+def _not_done(sitting: Sitting, cells: Sequence[TrainingCell]) -> list[TrainingCell]:
+    return [cell for cell in cells if not _is_done(sitting, cell)]
+
+
+def _stopped(run: Run, group: Sequence[TrainingCell]) -> UnfinishedRunError:
+    kept = [cell.name for cell in group if _part(run, cell).exists()]
+    also = f", and {' and '.join(kept)} as far as it came" if kept else ""
+    return UnfinishedRunError(
+        f"stopped; the finished cells are in {run.path}{also}: give the same command again and it "
+        "goes on"
+    )
 
 
 def _train_group(sitting: Sitting, group: Sequence[TrainingCell]) -> bool:
     """Train the cells of a group that nobody else is at; return whether it was the whole group."""
     run = sitting.run
-    mine = [cell for cell in group if begin_shard(run, cell.name)]
+    held = [cell for cell in group if begin_shard(run, cell.name)]
     try:
-        mine = [cell for cell in mine if not _is_done(sitting, cell)]
+        mine = _not_done(sitting, held)
         trainings = [_begin(sitting, cell) for cell in mine]
-        whole = side_by_side(trainings, until=sitting.until)
+        whole = side_by_side(trainings, until=sitting.until, stop=sitting.stop)
         for cell, training in zip(mine, trainings, strict=True):
             if training.finished:
                 _write_cell(sitting, cell, training.result())
+        for cell in held:
+            if _is_done(sitting, cell):
                 _part(run, cell).unlink(missing_ok=True)
     finally:
-        for cell in group:
+        for cell in held:
             end_shard(run, cell.name)
     return whole and len(mine) == len(group)
 
@@ -353,7 +389,8 @@ def _write_cell(sitting: Sitting, cell: TrainingCell, result: CellResult) -> Non
     footer = {**run.metadata, "statsnorm.status": result.status}
     table = pa.Table.from_pylist(result.rows, schema=CURVES_SCHEMA)
     write_table(run.path / curves_file(cell.name), table, metadata=footer)
-    record_shard(run, cell.name, files, {"status": result.status})
+    kept = _checkpoints(sitting, cell, result.status)
+    record_shard(run, cell.name, (*files, *kept), {"status": result.status})
 
 
 def _save(
@@ -362,7 +399,7 @@ def _save(
     assert isinstance(module, TextureGenerator)
     metadata = {
         **module.architecture,
-        "target": Path(cell.target).name,
+        "target": safe_name(Path(cell.target).name),
         "condition": cell.condition,
         "block": f"b{cell.block:02d}",
         "cell": cell.name,
@@ -375,12 +412,22 @@ def _save(
 
 
 def _is_done(sitting: Sitting, cell: TrainingCell) -> bool:
-    """Return whether a cell has all its files; one that ended early has no later checkpoint."""
-    run = sitting.run
-    if not all((run.path / name).exists() for name in _files(cell, sitting.generators)):
+    """Return whether a cell has all its files with the bytes that were written."""
+    run, files = sitting.run, _files(cell, sitting.generators)
+    if not all((run.path / name).exists() for name in files):
         return False
-    kept = (run.path / checkpoint_file(cell.name, iteration) for iteration in sitting.keep)
-    return cell_status(run, cell.name) != "done" or all(path.exists() for path in kept)
+    try:
+        status = cell_status(run, cell.name)
+    except (OSError, pa.ArrowException):
+        return False  # not even a footer: the cell is made again
+    return unit_is_finished(run, cell.name, (*files, *_checkpoints(sitting, cell, status)))
+
+
+def _checkpoints(sitting: Sitting, cell: TrainingCell, status: str) -> tuple[str, ...]:
+    """Return the generators kept on the way; a cell that ended early has no later ones."""
+    names = [checkpoint_file(cell.name, iteration) for iteration in sitting.keep]
+    done = status == "done"
+    return tuple(name for name in names if done or (sitting.run.path / name).exists())
 
 
 def _files(cell: TrainingCell, generators: Sequence[str]) -> tuple[str, ...]:
