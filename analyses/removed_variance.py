@@ -26,6 +26,7 @@ from statsnorm.removal import tables as made
 from statsnorm.removal import words
 from statsnorm.removal.claims import FAMILY, Judged, input_balance, judged, judging_taps
 from statsnorm.removal.crossed import MomentTables
+from statsnorm.removal.diagnostics import agreement_table, qq_table
 from statsnorm.removal.neighbours import neighbours
 from statsnorm.removal.norms import network_sentences, networks_figure, norms_side_by_side
 from statsnorm.removal.populations import with_populations
@@ -47,7 +48,8 @@ TRIVIAL = ("pre_norm", "post_norm", *EVIDENCE)
 MAX_TAPS_IN_STACKS = 12
 EXTRAS = {"tsne": neighbours}  # on request, outside verification
 APPENDIX = (
-    *("components", "diagnostics", "specifications"),
+    *("components", "diagnostics", "specifications", "agreement"),
+    *("level_scores", "level_qq", "qq", "specification_curve", "specification_points"),
     *("drift", "notes", "single_layer", "projection", "networks"),
 )
 
@@ -117,7 +119,9 @@ def _network(
         ),
         "diagnostics": made.diagnostics_table(study, tables, plan),
         "specifications": specification_curve(study, tables, plan),
+        "level_scores": qq_table(study, tables, plan),
     }
+    named["agreement"] = agreement_table(named["specifications"], j.decisions)
     for table in named.values():
         table.insert(0, "net", study.label)
     return named
@@ -167,7 +171,14 @@ def _pictures(
         **pictures,
         "moments": mine.reset_index(drop=True),
         "projection": points.reset_index(drop=True),
+        "qq": _of(merged["level_scores"], first.label),
+        "specification_points": _of(merged["specifications"], first.label),
     }
+
+
+def _of(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Return the rows of one network, without its name."""
+    return table[table["net"] == label].drop(columns="net").reset_index(drop=True)
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -290,6 +301,26 @@ def _figures(merged: Mapping[str, pd.DataFrame], verdicts: list[Judged]) -> tupl
             f"first contrast level, {_drawn(verdicts[0])} (F7). All panels of a "
             "channel span the same width and height.",
             "Scatter of channel moments coloured by style, with normalisers frozen and at work.",
+        ),
+        (
+            "level_qq",
+            "level_qq",
+            "qq",
+            {},
+            f"Styles and contents at {label} against normal quantiles, one point a level ({n}): "
+            "best linear unbiased predictions of log sd on their first principal axis, frozen "
+            "and at work. A point far off the line is a level that makes the variance by itself.",
+            "QQ plots of style and content scores at two taps.",
+        ),
+        (
+            "specification_curve",
+            "specification_plot",
+            "specification_points",
+            {},
+            f"Specification curve of {label}: every estimate of every rule in rising order; in "
+            f"brackets how many reach the rule's least effect. {n}. One value a specification and "
+            "place, no intervals.",
+            "Sorted estimates of all specifications by rule, marked by whether they reach it.",
         ),
         (
             "style_projection",

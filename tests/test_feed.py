@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,26 @@ def test_reference_cells_take_held_out_styles_and_all_levels_by_turns():
         want = restore_luminance(x + strength * (filters(x, style.index) - x), x)
         want = apply_level(want, feed.inputs.design.levels[(turn + turn // len(held)) % 2])
         assert_close(made[k : k + 1], want, rtol=0, atol=1e-6)
+
+
+def test_every_reference_style_meets_every_level(monkeypatch):
+    design = {**DESIGN, "styles": {"generator": "filters", "indices": ["sepia", "grain"]}}
+    feed = _feed(design=design, treatments=("frozen:all",), reference="embedded")
+    held, levels = feed.inputs.reference_styles[:4], feed.inputs.design.levels
+    assert (len(held), len(levels)) == (
+        4,
+        2,
+    )  # an even number of styles: turn % 2 would couple them
+    feed = replace(feed, inputs=replace(feed.inputs, reference_styles=held))
+    seen = []
+
+    def record(_self, x, one):
+        seen.append((one.styles[0].index, one.levels[0].level))
+        yield x
+
+    monkeypatch.setattr(type(feed), "_bases", record)
+    feed.reference(_group(8), offset=0)
+    assert len(set(seen)) == 8
 
 
 def test_reference_without_a_design_is_plain():

@@ -34,7 +34,10 @@ def texts(figure):
 
 @pytest.mark.parametrize(
     "name",
-    ["removed_by_depth", "removal_heatmap", "variance_stacks", "forest", "moment_scatter"],
+    [
+        *("removed_by_depth", "removal_heatmap", "variance_stacks", "forest", "moment_scatter"),
+        *("level_qq", "specification_curve"),
+    ],
 )
 def test_every_figure_of_the_report_draws(report, name):
     figure = drawn(report, name)

@@ -1,5 +1,6 @@
 import io
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from statsnorm.errors import StatsnormError
 from statsnorm.removal import specifications
 from statsnorm.removal.claims import style_scope
 from statsnorm.removal.crossed import find_designs, load_members
-from statsnorm.removal.evidence import spread
+from statsnorm.removal.evidence import removed_spread, spread
 from statsnorm.removal.ratios import ratio, ratio_of_ratios, standard_error
 from statsnorm.removal.study import kept_ratio, studies, untrained_ratios
 from statsnorm.removal.words import percent
@@ -85,10 +86,56 @@ def test_untrained_column_is_the_prediction_interval(planted):
         study, study.of_kind("vgg_of_output"), "style", moment="v", before="frozen:prefix"
     )
     assert len(kept) == 8
-    values = 1 - kept
-    half = distributions.t.ppf(0.975, 7) * values.std(ddof=1) * math.sqrt(1 + 1 / 8)
-    assert_allclose(row["untrained_low"], values.mean() - half)
-    assert_allclose(row["untrained"], 0.5, atol=0.03)
+    logs = np.log(kept)
+    half = distributions.t.ppf(0.975, 7) * logs.std(ddof=1) * math.sqrt(1 + 1 / 8)
+    assert_allclose(row["untrained_low"], 1 - np.exp(logs.mean() + half))
+    assert_allclose(row["untrained_high"], 1 - np.exp(logs.mean() - half))
+    assert_allclose(row["untrained"], (1 - kept).mean())
+    assert (row["untrained_dropped"] == 0).all()
+
+
+def test_prediction_intervals_of_untrained_networks_stay_below_one():
+    kept = np.array([0.001, 0.1, 0.02, 0.3, 0.01])
+    assert spread(1 - kept).high > 1 > removed_spread(kept).high
+    assert removed_spread(kept).mean == spread(1 - kept).mean
+    assert removed_spread([0.5, -0.1, 0.2]) == spread([0.5, 1.1, 0.8])
+
+
+def test_untrained_networks_without_a_ratio_are_counted_and_said():
+    tables = planted_study(np.random.default_rng(24), conditions=False, untrained=9)
+    for i, (row, labels, mean, var) in enumerate(tables.blocks):
+        if row["seed"] == 3 and row["treatment"] == "frozen:prefix":  # nothing there to remove
+            noise = np.exp(0.1 * np.random.default_rng(i).normal(size=var.shape))
+            flat = noise - noise.mean(axis=(0, 2), keepdims=True) + 1
+            tables.blocks[i] = (row, labels, mean, flat)
+    found = report(tables)
+    table = found.tables["removed"]
+    rows = table[(table["tap"] == "relu3_1") & (table["factor"] == "S") & (table["moment"] == "v")]
+    assert rows["untrained_dropped"].tolist() == [1]
+    assert rows["n_untrained"].tolist() == [8]
+    sentence = next(c.sentence for c in found.claims if c.hypothesis == "H5a")
+    assert "1 of 9 untrained networks left out: no positive ratio there" in sentence
+
+
+def test_appendix_holds_levels_and_specifications(planted):
+    _, frames, found = planted
+    qq = found.tables["level_scores"]
+    assert set(qq["factor"]) == {"style", "content"}
+    assert set(qq["arm"]) == {"frozen", "at work"}
+    assert set(qq["tap"]) == {"c.norm.in", "relu3_1"}
+    style = qq[(qq["tap"] == "relu3_1") & (qq["arm"] == "frozen") & (qq["factor"] == "style")]
+    assert len(style) == 8
+    assert_allclose(style["score"].std(), 1)
+    assert_allclose(style["normal"], distributions.norm.ppf((np.arange(1, 9) - 0.375) / 8.25))
+    shares = found.tables["agreement"].set_index("hypothesis")
+    flips = next(c.flips for c in found.claims if c.hypothesis == "H5a")
+    against, of = map(int, re.match(r"(\d+) of (\d+) specifications", flips).groups())
+    assert_allclose(shares.loc["H5a", "share_agreeing"], 1 - against / of)
+    assert shares.loc["H5a", "specifications"] == of
+    assert math.isnan(shares.loc["H5d", "share_agreeing"])  # inconclusive: nothing to agree with
+    assert {"level_qq", "specification_curve", "agreement"} <= set(found.appendix)
+    older = {name: frame for name, frame in frames.items() if name != "blups"}
+    assert "level_scores" not in removed_variance.run(older, PLAN, np.random.default_rng(0)).tables
 
 
 def test_pipeline_null_gives_zero_and_no_support():

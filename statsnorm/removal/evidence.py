@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,20 @@ def spread(values: Sequence[float] | Array) -> Spread:
     mean, sd = float(x.mean()), float(x.std(ddof=1))
     half = t_quantile(CONFIDENCE, n - 1) * sd * math.sqrt(1 + 1 / n)
     return Spread(mean=mean, low=mean - half, high=mean + half, sd=sd, n=n)
+
+
+def removed_spread(kept: Sequence[float] | Array) -> Spread:
+    """Return the mean of R = 1 - kept, with its prediction interval made on the log scale of kept.
+
+    So no end passes 1, as that of :func:`spread` may where nearly all is removed. Where some
+    network keeps nothing (kept <= 0) there is no log, and the interval is that of R itself.
+    """
+    x = np.asarray(kept, dtype=np.float64)
+    plain = spread(1 - x)
+    if plain.n < 2 or not (x > 0).all():
+        return plain
+    logs = spread(np.log(x))
+    return replace(plain, low=1 - math.exp(logs.high), high=1 - math.exp(logs.low))
 
 
 def mean_interval(x: Spread) -> tuple[float, float, float]:
@@ -177,14 +191,16 @@ def candidates(study: Study, plan: Plan, generators: str = "all") -> list[Candid
         others = spread(untrained_removed(study, taps, "style", plan))
         if others.n > 1:
             diff = against_untrained(style.removed(), others, population=bool(study.members))
-            found["H5a"].append(interval_part(plan.rule("H5a", "learned"), diff, name))
+            part = interval_part(plan.rule("H5a", "learned"), diff, name)
+            found["H5a"].append(replace(part, note=left_out(others.n, study)))
         psi = log_selectivity(style, content)
         assert psi is not None
         found["H5d"].append(log_part(plan.rule("H5d", "selective"), psi, name))
         others = spread(untrained_psi(study, taps, plan))
         if others.n > 1:
             diff = against_untrained(psi.log(), others, population=bool(study.members))
-            found["H5d"].append(interval_part(plan.rule("H5d", "learned"), diff, name))
+            part = interval_part(plan.rule("H5d", "learned"), diff, name)
+            found["H5d"].append(replace(part, note=left_out(others.n, study)))
         if min(1 - style.estimate, 1 - content.estimate) > plan.primary["remainder"]:
             remainders.append(name)
         if generators == "all":
@@ -200,6 +216,14 @@ def candidates(study: Study, plan: Plan, generators: str = "all") -> list[Candid
         )
         for name, parts in found.items()
     ]
+
+
+def left_out(used: int, study: Study) -> str:
+    """Return "", or how many untrained networks have no positive ratio."""
+    total = len(study.untrained)
+    if used == total:
+        return ""
+    return f"{total - used} of {total} untrained networks left out: no positive ratio there"
 
 
 def pixel_rows(study: Study, taps: Sequence[Tap], plan: Plan) -> dict[str, tuple[Ratio, Interval]]:

@@ -29,6 +29,7 @@ from statsnorm.removal.crossed import (
 )
 from statsnorm.removal.populations import on_the_way, training_facts
 from statsnorm.removal.projection import drawn_images, projection_rows, shown_taps
+from statsnorm.stats.blups import level_scores
 from statsnorm.stats.components import component_replicates, crossed_components, style_leverage
 from statsnorm.stats.scale_free import live_channels, scale_free
 
@@ -49,7 +50,7 @@ MEDIANS: tuple[str, ...] = ("content", "style", "contrast")
 MOMENTS: tuple[str, ...] = ("m", "v", "mean", "sd")  # the last two on the raw scale
 TABLES: tuple[str, ...] = (
     *("designs", "components", "replicates"),
-    *("drift", "leverage", "scatter", "projection", "retrieval", "notes"),
+    *("drift", "leverage", "blups", "scatter", "projection", "retrieval", "notes"),
 )
 ALL = "all"
 SELECTED_CHANNELS = 2
@@ -63,8 +64,8 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     dict of DataFrame
         `designs` (one row a design), `components` (traces and medians of every tap, member and
         moment), `replicates` (delete-one trace replicates at the evidence taps of trained
-        networks), `drift`, `leverage`, `scatter`, `projection`, `notes`, `training`. Empty if
-        there is no crossed design. Checkpoints on the way of a training are left out.
+        networks), `drift`, `leverage`, `blups`, `scatter`, `projection`, `notes`, `training`. Empty
+        if there is no crossed design. Checkpoints on the way of a training are left out.
     """
     keys = tables.keys()
     designs = find_designs(keys[~on_the_way(keys)])
@@ -163,6 +164,9 @@ def _reduce(
                 yield from _component_rows(part, labelled, wanted)
         if evidence and condition == "original":
             yield {"table": "leverage", **key, **_leverage(values["v"], styles)}
+        if replicated and condition == "original" and treatment in ("none", plan.primary["before"]):
+            for factor, scores in level_scores(values[plan.primary["moment"]]).items():
+                yield {"table": "blups", **key, "factor": factor, "scores": scores}
     if meta["tap_kind"] == "vgg_of_output":
         yield from _drift(members, live)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from statsnorm.decisions import Plan
-from statsnorm.removal.evidence import Spread, perp_ratio, pixel_rows, spread
+from statsnorm.removal.evidence import Spread, perp_ratio, pixel_rows, removed_spread, spread
 from statsnorm.removal.ratios import Interval, Ratio, interval, t_quantile, wider
 from statsnorm.removal.study import (
     CONFIDENCE,
@@ -247,10 +247,11 @@ def _row(
 ) -> dict[str, Any]:
     tap = (int(record["design"]), str(record["tap"]))
     names = ("tap", "tap_kind", "depth", "by_construction", "channels")
-    random = spread([])
+    random, dropped = spread([]), 0
     if factor != "S|I":
         kept = untrained_ratios(study, [tap], NAMES[factor], moment=moment, before=treatment)
-        random = spread(1 - kept)
+        random = removed_spread(kept)
+        dropped = len(study.untrained) - random.n
     return {
         **{name: record[name] for name in names},
         "moment": moment,
@@ -262,6 +263,7 @@ def _row(
         "dof": r.dof,
         "method": method,
         **_spread(random),
+        "untrained_dropped": dropped,
     }
 
 

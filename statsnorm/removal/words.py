@@ -296,8 +296,8 @@ def methods(judged: Sequence[Judged], frames: Frames, plan: Plan) -> tuple[str, 
         "freedom, t quantile, log scale; Fieller's inversion where V after is below 3 standard "
         "errors and V before is not. s_c is not re-estimated within the jackknife.",
         "Untrained column: prediction interval of a further random network, mean -/+ t sd "
-        "sqrt(1 + 1/n); 'beyond untrained' joins that prediction error with the trained network's "
-        "jackknife variance.",
+        "sqrt(1 + 1/n), made on the log scale of 1 - R; 'beyond untrained' is on R itself and "
+        "joins that prediction error with the trained network's jackknife variance.",
         f"Floor: a channel whose variance lies below 100 eps of its layer (1e-10 without a "
         f"normaliser) in more than 1 % of the cells of any compared member is dropped from all: "
         f"{int(taps['dropped'].sum())} of {int((taps['dropped'] + taps['channels']).sum())} "

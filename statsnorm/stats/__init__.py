@@ -10,6 +10,7 @@ from typing import Any
 from statsnorm.errors import unknown
 
 NAMES: dict[str, tuple[str, ...]] = {
+    "statsnorm.stats.blups": ("level_scores",),
     "statsnorm.stats.bootstrap": (
         "pigeonhole_bootstrap",
         "pigeonhole_removed",
