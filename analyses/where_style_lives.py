@@ -33,6 +33,7 @@ from statsnorm.style_parts import (
     decode_style,
     feature_sets,
     gram_replicates,
+    split_half_pvalue,
 )
 
 Array = NDArray[np.float64]
@@ -40,7 +41,7 @@ Array = NDArray[np.float64]
 NETWORK = ("source", "network", "norm", "cell", "seed", "iteration", "index", "bn_mode")
 INPUT = ("batch_kind", "restore", "strength", "contrast")
 TREATMENTS = ("none", "frozen:prefix")
-PERMUTATIONS = 39
+PERMUTATIONS = 9999
 LEAST_CONTENTS, LEAST_STYLES = 8, 3
 CONFIDENCE = 0.95
 SEED = 0  # of the folds; the probes are part of the summary, so not drawn from the report's rng
@@ -136,14 +137,13 @@ def _decoded(cells: StyleCells) -> Iterator[dict[str, Any]]:
     contents, styles = cells.mean.shape[:2]
     for name, x in feature_sets(cells).items():
         rng = np.random.default_rng(SEED)  # the same folds for every set, tap and treatment
-        times = PERMUTATIONS if name == "rho" else 0
-        found = decode_style(x, contents, styles, rng=rng, permutations=times)
-        values = ("accuracy", "low", "high", "chance", "bits", "bits_raw", "entropy", "pvalue")
+        found = decode_style(x, contents, styles, rng=rng)
+        values = ("accuracy", "low", "high", "chance", "bits", "bits_raw", "entropy")
         yield {
             "set": name,
             "columns": x.shape[1],
             **{value: getattr(found, value) for value in values},
-            "permutations": found.permutations,
+            "pvalue": split_half_pvalue(x, contents, styles, rng=rng, permutations=PERMUTATIONS),
             "content_accuracy": found.group_accuracy,
             "content_bits": found.group_bits,
         }
@@ -193,9 +193,9 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             f"Multinomial logistic probes on standardised columns, L2 by inner cross-validation, "
             f"4 folds of whole contents, the same for every set; {n}. Intervals: Korn-Graubard, "
             "contents as clusters, for these styles. Information: entropy of the style less the "
-            "held-out cross-entropy, floored at 0. P-values of rho: "
-            f"{int(decoded['permutations'].max())} permutations of the style within each content, "
-            "the probe repeated at one strength.",
+            "held-out cross-entropy, floored at 0. P-values: a probe trained "
+            f"on half of the contents, {PERMUTATIONS} permutations of the style within each of the "
+            "others, and the other way round; twice the lesser.",
             f"Correlations between at most {int(decoded['drawn'].max())} channels a tap, a seeded "
             "draw where there are more; diagonal entries are then weighted so that total and parts "
             "of the Gram distance estimate those of all channels. Channels below the variance "

@@ -12,7 +12,13 @@ from statsnorm.decisions import load_plan
 from statsnorm.errors import StatsnormError
 from statsnorm.probes import group_folds
 from statsnorm.stats.shapley import channel_statistics, gram
-from statsnorm.style_parts import StyleCells, decode_style, feature_sets, gram_replicates
+from statsnorm.style_parts import (
+    StyleCells,
+    decode_style,
+    feature_sets,
+    gram_replicates,
+    split_half_pvalue,
+)
 
 PLAN = load_plan()
 CONTENTS, STYLES, CHANNELS = 12, 4, 6
@@ -78,10 +84,10 @@ class Planted:
         return 1e-5
 
 
-def decoded(x, kind, **options):
+def decoded(x, kind):
     made = cells(x)
     rng = np.random.default_rng(0)
-    return decode_style(feature_sets(made)[kind], *x.shape[:2], rng=rng, **options)
+    return decode_style(feature_sets(made)[kind], *x.shape[:2], rng=rng)
 
 
 @pytest.mark.parametrize("lives", ["m", "v", "rho"])
@@ -96,9 +102,23 @@ def test_style_is_read_where_it_was_planted_and_nowhere_else(lives):
     assert decoded(x, "all").accuracy > 0.5
 
 
-def test_p_of_the_permutation_null_within_contents():
-    assert decoded(activations(2, rho=1.5), "rho", permutations=19).pvalue == 0.05
-    assert decoded(activations(3), "rho", permutations=19).pvalue > 0.05
+def pvalue(x, permutations=9999):
+    rng, columns = np.random.default_rng(0), feature_sets(cells(x))["rho"]
+    return split_half_pvalue(columns, *x.shape[:2], rng=rng, permutations=permutations)
+
+
+def test_p_of_a_planted_style_and_its_least_value():
+    assert_allclose(pvalue(activations(2, rho=1.5), 999), 2 / 1000)
+    assert pvalue(activations(3), 999) > 0.05
+
+
+def test_size_of_the_split_half_test():
+    rng = np.random.default_rng(5)
+    hits = []
+    for _ in range(200):
+        x = rng.normal(size=(8, 1, 3)) + rng.normal(size=(8, 3, 3))  # contents differ, styles not
+        hits.append(split_half_pvalue(x.reshape(-1, 3), 8, 3, rng=rng, permutations=99) <= 0.05)
+    assert np.mean(hits) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
 
 
 def test_contents_are_the_groups_and_a_split_by_rows_is_refused(monkeypatch):
@@ -194,7 +214,7 @@ def planted_tables():
 @pytest.fixture(scope="module")
 def found():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(where_style_lives, "PERMUTATIONS", 9)
+        patch.setattr(where_style_lives, "PERMUTATIONS", 99)
         frames = where_style_lives.summarise(planted_tables())
     return where_style_lives.run(frames, PLAN, np.random.default_rng(0))
 
