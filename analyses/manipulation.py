@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan
+from statsnorm.removal import retrieval
 from statsnorm.removal.ratios import Ratio, ratio
 from statsnorm.removal.words import percent
 from statsnorm.report.model import Figure, Gate, Report
@@ -49,16 +50,20 @@ class ConditionTables(Protocol):
 
 
 def summarise(tables: ConditionTables) -> dict[str, pd.DataFrame]:
-    """Return traces of between-image variance with delete-one values, and content distances."""
+    """Return traces of between-image variance, content distances, same-image retrieval."""
     keys = tables.keys()
     plain = keys[(keys["style"] == "") & (keys["contrast"] == "") & (keys["source"] == "input")]
     plain = plain[(plain["treatment"] == "none") & (plain["iteration"] != 0)]
     rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for (network, tap), mine in plain.groupby(["network", "tap"], sort=True):
         wanted = (network, tap) == LUMINANCE or (str(network)[:3] == "vgg" and tap in VGG_TAPS)
         if wanted and ORIGINAL in set(mine["condition"]) and len(set(mine["condition"])) > 1:
             rows += _traces(tables, str(network), str(tap))
-    frames = {"traces": pd.DataFrame(rows)} if rows else {}
+        if str(network)[:3] == "vgg" and tap == retrieval.TAP:
+            found += _retrieved(tables, str(network))
+    named = {"traces": rows, "retrieval": found}
+    frames = {name: pd.DataFrame(records) for name, records in named.items() if records}
     content = tables.content()
     if len(content):
         frames["content"] = _content(content)
@@ -93,6 +98,31 @@ def _traces(tables: ConditionTables, network: str, tap: str) -> Iterator[dict[st
                 "channels": x.shape[1],
                 "values": trace_variance(np.asarray(x, np.float64)),
             }
+
+
+def _retrieved(tables: ConditionTables, network: str) -> Iterator[dict[str, Any]]:
+    """Yield, for each condition, the share of images nearest to their own original."""
+    plain = {"style": "", "contrast": "", "source": "input", "treatment": "none"}
+    keys, mean, var = tables.moments(network=network, tap=retrieval.TAP, **plain)
+    groups = {str(c): g.sort_values("image") for c, g in keys.groupby("condition", sort=True)}
+    images = sorted(set.intersection(*(set(g["image"]) for g in groups.values())))
+    if ORIGINAL not in groups or len(images) < LEAST_IMAGES:
+        return
+    at = {c: g[g["image"].isin(images)].index.to_numpy() for c, g in groups.items()}
+    live = live_channels([var[rows] for rows in at.values()])
+    reference = var[at[ORIGINAL]][:, live]
+    rows = {
+        c: retrieval.moment_rows(mean[r][:, live], var[r][:, live], reference=reference)
+        for c, r in at.items()
+    }
+    for condition in sorted(set(rows) - {ORIGINAL}):
+        correct = retrieval.own_nearest(rows[condition], rows[ORIGINAL])
+        yield {
+            "network": network,
+            "tap": retrieval.TAP,
+            "condition": condition,
+            **retrieval.share(correct, images, len(images)),
+        }
 
 
 def without_zeros(var: Array) -> Array:
@@ -140,7 +170,8 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     removed = _removed(traces)
     content = _nearer(tables.get("content", pd.DataFrame()))
     gates = [*_gates(removed, plan), *_content_gate(content, plan)]
-    named = {"removed": removed, "content": content, "dots": _dots(removed)}
+    again = tables.get("retrieval", pd.DataFrame())
+    named = {"removed": removed, "content": content, "retrieval": again, "dots": _dots(removed)}
     figures = (
         Figure(
             name="removed",
@@ -157,7 +188,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         name="manipulation",
         title="Manipulation checks",
         question=(__doc__ or "").strip(),
-        findings=tuple(_findings(removed, content)),
+        findings=(*_findings(removed, content), *_again(again)),
         tables={name: table for name, table in named.items() if len(table)},
         figures=figures if len(removed) else (),
         gates=tuple(gates),
@@ -315,6 +346,15 @@ def _findings(removed: pd.DataFrame, content: pd.DataFrame) -> Iterator[str]:
         yield (
             f"M3, {row['condition']}: {row['nearer']} of {row['images']} images are nearer to "
             f"their own original at {row['tap']} ({ends})."
+        )
+
+
+def _again(table: pd.DataFrame) -> Iterator[str]:
+    for row in table.to_dict("records"):
+        share = retrieval.words(*(row[k] for k in ("estimate", "low", "high", "chance")))
+        yield (
+            f"Same-image retrieval, {row['condition']}: {share} of {row['images']} images are "
+            f"nearest to their own original among all by the moments of {row['tap']}."
         )
 
 

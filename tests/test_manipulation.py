@@ -136,3 +136,20 @@ def test_zero_variances_are_raised_to_the_least_of_their_channel():
     var = np.array([[0.0, 2.0, 0.0], [4.0, 3.0, 0.0], [1.0, 0.0, 0.0]])
     raised = manipulation.without_zeros(var)
     assert raised.tolist() == [[1.0, 2.0, 0.0], [4.0, 3.0, 0.0], [1.0, 2.0, 0.0]]
+
+
+def test_same_image_retrieval_against_the_originals():
+    rng, tables = np.random.default_rng(8), study(np.random.default_rng(8))
+    base = rng.normal(size=(40, 6))
+    for condition, noise in (("original", 0.0), ("contrast", 0.05), ("style", 3.0)):
+        y = 0.3 * (base + noise * rng.normal(size=base.shape))
+        keys = {"condition": condition, "tap_kind": "post_act", "network": "vgg16"}
+        tables.add({**keys, "tap": "relu4_2"}, {"image": IMAGES}, y, np.exp(2 * y))
+    found = report(tables)
+    table = found.tables["retrieval"].set_index("condition")
+    assert set(table.index) == {"contrast", "style"}
+    assert table.loc["contrast", "estimate"] == 1
+    assert table.loc["style", "high"] < 0.6
+    assert (table["chance"] == 1 / 40).all()
+    assert sum(text.startswith("Same-image retrieval, ") for text in found.findings) == 2
+    assert "retrieval" not in report(study(np.random.default_rng(8))).tables

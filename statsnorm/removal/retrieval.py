@@ -24,9 +24,13 @@ TAP = "relu4_2"
 CONFIDENCE = 0.95
 
 
-def moment_rows(mean: ArrayLike, var: ArrayLike) -> Array:
-    """Return [m, v] side by side (..., 2C), cells without variance at their channel's least v."""
-    m, v = scale_free(mean, var)
+def moment_rows(mean: ArrayLike, var: ArrayLike, *, reference: ArrayLike | None = None) -> Array:
+    """Return [m, v] side by side (..., 2C), cells without variance at their channel's least v.
+
+    `reference` are the variances that m is scaled by: its own by default, those of the originals
+    where conditions of one network are compared.
+    """
+    m, v = scale_free(mean, var, reference=reference)
     axes = tuple(range(v.ndim - 1))
     return np.concatenate([m, np.where(np.isfinite(v), v, np.nanmin(v, axis=axes))], axis=-1)
 
