@@ -35,6 +35,7 @@ CLAIMS: Mapping[str, str] = {
     "N1": "Normalisation removes most of the variance between natural domains.",
     "N2": "It removes variance between domains at least twice as thoroughly as between {content}.",
 }
+SHOWN = (-1.05, 1.25)  # a removed fraction below -1 says only that variance was added
 KINDS = ("next_pre_norm", "residual_sum", "vgg_of_output")
 Frames = Mapping[str, pd.DataFrame]
 
@@ -157,9 +158,10 @@ def _figures(named: Frames, net: DomainNet) -> Iterator[Figure]:
             name="removed_by_depth",
             draw="profile",
             table="by_depth",
-            options={"ylabel": "removed fraction R (log sd)", "threshold": 0.0},
+            options={"ylabel": "removed fraction R (log sd)", "threshold": 0.0, "limits": SHOWN},
             caption=f"Removed fraction of each variance component by tap; {net.counts}. Bars: 95 % "
-            "delete-one-image jackknife intervals within cells, for these domains and classes.",
+            "delete-one-image jackknife intervals within cells, for these domains and classes, cut "
+            "off at -1.05.",
             alt="Removed fraction of domain, class and image variance by tap.",
         )
     if len(named.get("composition", ())):
@@ -181,15 +183,20 @@ def _findings(trained: list[DomainNet], named: Frames, plan: Plan) -> Iterator[s
         mine = removed[removed["net"] == net.label] if len(removed) else removed
         mine = mine[(mine["place"] == first) & (mine["moment"] == "v")] if len(mine) else mine
         if len(mine):
+            known = mine[np.isfinite(mine["estimate"].astype(float))]
             parts = [
                 f"{percent(r['estimate'])} % of {r['factor']} ({percent(r['within_low'])} to "
                 f"{percent(r['within_high'])})"
-                for r in mine.to_dict("records")
+                for r in known.to_dict("records")
             ]
+            lost = sorted(set(mine["factor"]) - set(known["factor"]))
+            none = (
+                f"; no fraction of {', '.join(lost)}, whose V is not above 0 before" if lost else ""
+            )
             yield (
                 f"{net.label}, {net.counts}: against frozen affine maps normalisation removed "
-                f"{', '.join(parts)} variance of log sd ({first}; intervals over images, for "
-                "these domains alone)."
+                f"{', '.join(parts) or 'an unknown share of the'} variance of log sd ({first}; "
+                f"intervals over images, for these domains alone){none}."
             )
         yield from _composition_words(net, named["components"])
     for row in named["retrieval"].to_dict("records"):

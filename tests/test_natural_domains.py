@@ -273,3 +273,27 @@ def test_confounded_labels_are_refused_in_the_report(tmp_path):
     assert ran.exit_code == 1
     assert "natural_domains: domain and class are confounded" in ran.output
     assert "domain and class are confounded" in (out / "report.md").read_text()
+
+
+def test_no_fraction_where_domains_do_not_vary_before():
+    tables = planted(np.random.default_rng(13))
+    for row, _, mean, var in tables.blocks:
+        if row["tap"] == "b.norm" and row["treatment"] == "frozen:prefix":
+            table = tables.attributes
+            gap = 0.5 * np.log(var)
+            centre = table.assign(row=range(len(table))).groupby(["domain"])["row"]
+            for _, rows in centre:  # the same mean in every domain: V_domain is below 0
+                gap[rows.to_numpy()] -= gap[rows.to_numpy()].mean(axis=0)
+            var[:], mean[:] = np.exp(2 * gap), gap
+    found = report(tables)
+    assert {c.verdict for c in found.claims} == {"not interpretable"}
+    assert "not above 0 before, at a tap of mean over next_pre_norm" in found.claims[0].sentence
+    assert any("no fraction of domain" in text for text in found.findings)
+
+
+def test_a_ratio_of_remainders_is_not_interpretable():
+    found = report(planted(np.random.default_rng(14), keep=(0.004, 0.02, 0.5)))
+    assert {c.hypothesis: c.verdict for c in found.claims} == {
+        "N1": "supported",
+        "N2": "not interpretable",
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -85,12 +87,18 @@ def _panel(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def profile(
-    table: pd.DataFrame, *, ylabel: str = "", threshold: float | None = None, symlog: bool = False
+    table: pd.DataFrame,
+    *,
+    ylabel: str = "",
+    threshold: float | None = None,
+    symlog: bool = False,
+    limits: Sequence[float] | None = None,
 ) -> Figure:
     """Draw one line with intervals per group along an ordered axis of taps.
 
     Columns: tap, group, estimate, low, high. Used for feature divergence by depth. `symlog`:
     linear up to 1, logarithmic beyond, so that one exploding tap does not flatten the rest.
+    `limits`: ends of the vertical axis; bars are cut off there, open ones too.
     """
     taps, groups = (list(dict.fromkeys(table[name])) for name in ("tap", "group"))
     figure, axes = new_figure(3.9 + 0.16 * ((len(groups) + 1) // 2))
@@ -98,6 +106,12 @@ def profile(
     shift = 0.5 / max(len(groups), 2)
     for i, group in enumerate(groups):
         rows = table[table["group"] == group].set_index("tap").reindex(taps)
+        if limits is not None:
+            ends = {
+                "low": rows["low"].clip(lower=limits[0]),
+                "high": rows["high"].clip(upper=limits[1]),
+            }
+            rows = rows.assign(**ends)
         axis.errorbar(
             np.arange(len(taps)) + (i - (len(groups) - 1) / 2) * shift,
             rows["estimate"],
@@ -109,6 +123,8 @@ def profile(
             capsize=2,
             label=str(group),
         )
+    if limits is not None:
+        axis.set_ylim(*limits)
     if symlog:
         axis.set_yscale("symlog", linthresh=1)
         axis.axhline(0, color=BLACK, linewidth=0.8)

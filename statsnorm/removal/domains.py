@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from statsnorm.decisions import Candidate, Decision, Part, Plan, exploratory
-from statsnorm.removal.evidence import Spread, log_part, removed_part, spread
+from statsnorm.removal.evidence import Spread, log_part, remainder_words, removed_part, spread
 from statsnorm.removal.labels import CROSSED
 from statsnorm.removal.natural import COMPONENTS, CONFIDENCE, places
 from statsnorm.removal.ratios import Ratio, interval, ratio, ratio_of_ratios
@@ -103,6 +103,11 @@ class DomainNet:
             return None
         top, bottom = (np.stack([x for x in arm if x is not None]) for arm in found)
         return ratio(top, bottom, self.units, confidence=CONFIDENCE)
+
+    def above_zero(self, taps: list[str], moment: str, plan: Plan) -> bool:
+        """Say whether V_domain and V of the content are above 0 before, at every tap."""
+        keys = [(t, plan.primary["before"], moment, c) for t in taps for c in ("style", "content")]
+        return all(self.traces[key][0] > 0 for key in keys)
 
     def psi(self, taps: list[str], moment: str, plan: Plan) -> Ratio | None:
         """Return the ratio of what is kept of V_domain to what is kept of V_class."""
@@ -212,22 +217,39 @@ def domain_decisions(net: DomainNet, plan: Plan) -> list[Decision]:
     """Judge N1 and N2 at both primary statistics; nothing for a network without a frozen arm."""
     moment, parts = plan.primary["moment"], dict[str, list[Part]]({"N1": [], "N2": []})
     primary = {p: t for p, t in places(net.meta, plan).items() if p not in net.meta}
+    undefined, remainders = [], []
     for place, taps in primary.items():
         kept, psi = net.kept(taps, "style", moment, plan), net.psi(taps, moment, plan)
         if kept is None or psi is None:
             continue
+        if not net.above_zero(taps, moment, plan):
+            undefined.append(place)
         if not math.isnan(kept.estimate):
             parts["N1"].append(removed_part(plan.rule("N1", "removed"), kept, place))
         if not math.isnan(psi.estimate):
             parts["N2"].append(log_part(plan.rule("N2", "selective"), psi, place))
+        content = net.point(taps, "content", moment, plan)
+        if min(1 - kept.estimate, 1 - content) > plan.primary["remainder"]:
+            remainders.append(place)
     if not primary or net.kept(next(iter(primary.values())), "style", moment, plan) is None:
         return []
     lacking = "" if len(primary) > 1 else "one of the two primary statistics was not measured"
     why = "; ".join(filter(None, [net.short(plan), lacking]))
+    blocked = {"N1": "", "N2": remainder_words(remainders, plan)}
+    if undefined:
+        at = " and ".join(undefined)
+        text = f"V_domain or V of the content is not above 0 before, at a tap of {at}: no fraction"
+        blocked = dict.fromkeys(blocked, text)
     return [
         exploratory(
             plan,
-            Candidate(hypothesis=h, unit=net.label, parts=tuple(found), not_testable=why),
+            Candidate(
+                hypothesis=h,
+                unit=net.label,
+                parts=tuple(found),
+                not_testable=why,
+                not_interpretable=blocked[h],
+            ),
         )
         for h, found in parts.items()
     ]

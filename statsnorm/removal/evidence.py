@@ -212,7 +212,7 @@ def candidates(study: Study, plan: Plan, generators: str = "all") -> list[Candid
             unit=study.label,
             parts=tuple(parts),
             not_testable=_not_testable(study, plan, name, parts, groups),
-            not_interpretable=_remainder(remainders, plan) if name == "H5d" else "",
+            not_interpretable=remainder_words(remainders, plan) if name == "H5d" else "",
         )
         for name, parts in found.items()
     ]
@@ -338,7 +338,8 @@ def _not_testable(
     return "; ".join(short)
 
 
-def _remainder(places: Sequence[str], plan: Plan) -> str:
+def remainder_words(places: Sequence[str], plan: Plan) -> str:
+    """Return why Psi says nothing where nearly all of both variances went, or ""."""
     if not places:
         return ""
     limit = plan.primary["remainder"]
