@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +372,14 @@ def test_latex_escapes_what_it_shows_and_leaves_lists_out():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_inputs_that_are_large_to_commit_are_told(written):
+    assert 0 < written.input_bytes < 100_000
+    assert "inputs/ holds" not in str(written)
+    assert "inputs/ holds 2.5 MB: more than the 2 MB" in str(
+        replace(written, input_bytes=2_500_000)
+    )
 
 
 WIDE = """

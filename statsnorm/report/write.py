@@ -19,6 +19,9 @@ from statsnorm.report.inputs import MANIFEST, collect
 
 Runs = str | Path | Sequence[str | Path]
 
+INPUT_LIMIT = 2_000_000
+"""Bytes of sufficient statistics beyond which a report says that it is large to commit."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
@@ -31,6 +34,7 @@ class ReportResult:
     failed: tuple[tuple[str, str], ...]  # (analysis, reason): the tables were there
     skipped: int  # images dropped from all conditions
     asked: tuple[str, ...] = ()  # of the left out: analyses that were named
+    input_bytes: int = 0  # of inputs/, from which a committed report is rebuilt
 
     @property
     def complete(self) -> bool:
@@ -46,6 +50,11 @@ class ReportResult:
         lines += [f"failed: {name}: {reason}" for name, reason in self.failed]
         if self.skipped:
             lines.append(f"{self.skipped} images were dropped; the report lists them")
+        if self.input_bytes > INPUT_LIMIT:
+            lines.append(
+                f"inputs/ holds {self.input_bytes / 1e6:.1f} MB: more than the "
+                f"{INPUT_LIMIT / 1e6:g} MB that a committed report should keep"
+            )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -170,4 +179,5 @@ def result_of(
         failed=(*document.failed.items(), *(refused or {}).items()),
         skipped=len(document.skipped.rows),
         asked=tuple(name for name in missing if name in named),
+        input_bytes=sum(len(c) for n, c in built.files.items() if n.startswith("inputs/")),
     )
