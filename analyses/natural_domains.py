@@ -61,11 +61,13 @@ def run(tables: Frames, plan: Plan, rng: np.random.Generator) -> Report:  # noqa
     }
     decided = [(net, d) for net in trained for d in domain_decisions(net, plan)]
     named |= _pictures(named)
+    findings = tuple(_findings(trained, named, plan))
     return Report(
         name="natural_domains",
         title="Natural domains and classes",
         question=(__doc__ or "").strip(),
-        findings=tuple(_findings(trained, named, plan)),
+        headline=next((t for t in findings if "against frozen affine maps" in t), ""),
+        findings=findings,
         claims=tuple(_claim(net, d) for net, d in decided),
         effects=pd.DataFrame(
             [row for net, d in decided for row in _effects(net, d)], columns=list(EFFECT_COLUMNS)
@@ -186,7 +188,7 @@ def _findings(trained: list[DomainNet], named: Frames, plan: Plan) -> Iterator[s
             known = mine[np.isfinite(mine["estimate"].astype(float))]
             parts = [
                 f"{percent(r['estimate'])} % of {r['factor']} ({percent(r['within_low'])} to "
-                f"{percent(r['within_high'])})"
+                f"{percent(r['within_high'])}{_random(r)})"
                 for r in known.to_dict("records")
             ]
             lost = sorted(set(mine["factor"]) - set(known["factor"]))
@@ -207,6 +209,11 @@ def _findings(trained: list[DomainNet], named: Frames, plan: Plan) -> Iterator[s
         )
     if len(named["reml"]):
         yield _reml_words(named["reml"])
+
+
+def _random(row: Mapping[Any, Any]) -> str:
+    n = int(row["untrained_networks"])
+    return f"; {percent(float(row['untrained']))} in {n} untrained" if n else ""
 
 
 def _composition_words(net: DomainNet, components: pd.DataFrame) -> Iterator[str]:

@@ -98,6 +98,8 @@ def test_planted_fractions_are_recovered_by_both_intervals(crossed):
         assert row["low"] < truth < row["high"], factor
         assert row["within_low"] < truth < row["within_high"], factor
         assert row["untrained_networks"] == 3
+    assert crossed.headline == crossed.findings[0]
+    assert " in 3 untrained)" in crossed.headline
     psi = at(crossed.tables["selectivity"], place=MEAN, moment="v").iloc[0]
     assert psi["low"] < np.log(0.2 / 0.8) < psi["high"]
     assert_allclose(psi["estimate"], np.log(0.25), atol=0.3)
