@@ -169,7 +169,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     traces = tables.get("traces", pd.DataFrame())
     removed = _removed(traces)
     content = _nearer(tables.get("content", pd.DataFrame()))
-    gates = [*_gates(removed, plan), *_content_gate(content, plan)]
+    gates = [*_gates(removed, traces, plan), *_content_gate(content, plan)]
     again = tables.get("retrieval", pd.DataFrame())
     named = {"removed": removed, "content": content, "retrieval": again, "dots": _dots(removed)}
     figures = (
@@ -261,11 +261,17 @@ def value(removed: pd.DataFrame, condition: str, moment: str) -> float:
     return float(rows["estimate"].iloc[0]) if len(rows) else math.nan
 
 
-def _gates(removed: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
+def _counted(traces: pd.DataFrame, pixels: bool) -> str:
+    """Return "24 images: ", the images behind the pixel or the VGG traces."""
+    counts = traces.loc[(traces["network"] == LUMINANCE[0]) == pixels, "images"]
+    return f"{int(counts.min())} images: "
+
+
+def _gates(removed: pd.DataFrame, traces: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
     m1 = value(removed, CONTRAST, "mean and sd")
     if not math.isnan(m1):
         rule = plan.gates["M1"]
-        words = f"{rule.statistic} >= {rule.low:g}"
+        words = f"{_counted(traces, pixels=True)}{rule.statistic} >= {rule.low:g}"
         yield Gate(
             name="M1", rule=words, value=m1, passed=rule.passed(m1), hypotheses=rule.hypotheses
         )
@@ -281,7 +287,8 @@ def _gates(removed: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
         more = f", and more than {' and '.join(measured)}" if measured else ""
         yield Gate(
             name="M2",
-            rule=f"{rule.statistic} >= {rule.low:g} for m and v{more}",
+            rule=f"{_counted(traces, pixels=False)}{rule.statistic} >= {rule.low:g} for m and v"
+            f"{more}",
             value=min(styled),
             passed=rule.passed(min(styled)) and all(rivals),
             hypotheses=rule.hypotheses,
@@ -292,7 +299,8 @@ def _gates(removed: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
         mean = float(np.mean(kept))
         yield Gate(
             name="pstar_matched",
-            rule=f"{rule.statistic} in [{rule.low:g}, {rule.high:g}]",
+            rule=f"{_counted(traces, pixels=False)}{rule.statistic} in "
+            f"[{rule.low:g}, {rule.high:g}]",
             value=mean,
             passed=rule.passed(mean),
             hypotheses=rule.hypotheses,
@@ -303,9 +311,10 @@ def _content_gate(content: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
     mine = content[content["condition"] == STYLE] if len(content) else content
     if len(mine):
         rule, share = plan.gates["M3"], float(mine["share"].min())
+        n = int(mine["images"].min())
         yield Gate(
             name="M3",
-            rule=f"{rule.statistic} >= {rule.low:g}",
+            rule=f"{n} images: {rule.statistic} >= {rule.low:g}",
             value=share,
             passed=rule.passed(share),
             hypotheses=rule.hypotheses,

@@ -54,6 +54,7 @@ def test_all_gates_pass_and_report_the_planted_shares():
     by = gates(found)
     assert set(by) == {"M1", "M2", "M3", "pstar_matched"}
     assert all(gate.passed for gate in by.values())
+    assert all(gate.rule.startswith("40 images: ") for gate in by.values())
     assert_allclose(by["M1"].value, 0.98, atol=1e-6)
     assert_allclose(by["M2"].value, 0.7, atol=1e-6)
     assert_allclose(by["pstar_matched"].value, 1.0, atol=1e-6)
