@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow check reports calibrate wheel clean
+.PHONY: demo test slow check reports calibrate wheel docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ reports: $(STAMP)
 
 calibrate: $(STAMP)
 	$(BIN)/python benchmarks/calibrate.py
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W -q -b html docs site
+	@echo site/index.html
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --no-isolation

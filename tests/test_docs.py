@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -85,3 +87,26 @@ def test_every_public_name_has_a_docstring(name):
 def test_public_names_are_listed_where_they_come_from():
     assert set(statsnorm.__all__) == {*statsnorm._WHERE, "__version__"}
     assert set(dir(statsnorm)) >= set(statsnorm.__all__)
+
+
+def test_the_documentation_builds_without_a_warning(tmp_path):
+    """Also generates the command, table and analysis pages: a column without a meaning fails."""
+    root = README.parent
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "sphinx", "-W", "-q", "-E", "-b", "dummy"),
+            *("-d", str(tmp_path / "cache"), str(root / "docs"), str(tmp_path / "out")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    tables = (root / "docs" / "tables.md").read_text(encoding="utf-8")
+    assert "| `by_construction` | bool |" in tables
+
+
+@pytest.mark.parametrize("name", [n for n in statsnorm.__all__ if not n.startswith("__")])
+def test_every_public_name_is_in_the_documentation(name):
+    text = (README.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    assert f"statsnorm.{name}\n" in text

@@ -1,0 +1,50 @@
+"""The documentation: `make docs` builds it with warnings as errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import reference
+
+import statsnorm
+
+project = "statsnorm"
+author = "The statsnorm maintainers"
+release = version = statsnorm.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "sphinx_click",
+]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "none"  # the docstrings say shapes and dtypes
+numpydoc_show_class_members = False
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"statsnorm {release}"
+html_copy_source = False
+html_show_sphinx = False
+suppress_warnings = ["myst.xref_missing"]  # README's own links point into the repository
+
+
+def escape_bars(
+    _app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Show |t| as it stands: to reStructuredText it is a substitution."""
+    for number, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[number] = "``".join(parts)
+
+
+def setup(app: object) -> None:
+    """Register what the docstrings need."""
+    app.connect("autodoc-process-docstring", escape_bars)  # type: ignore[attr-defined]
+
+
+reference.write(Path(__file__).resolve().parent)

@@ -1,0 +1,134 @@
+"""Pages that are made from the code: the table reference, and the list of analyses."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from statsnorm.cells import MEANINGS as KEYS
+from statsnorm.report.model import EFFECT_COLUMNS
+from statsnorm.tables import SCHEMA_VERSION, SCHEMAS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MEANINGS: dict[str, str] = {
+    **KEYS,
+    "image": "content identity: the path below the source",
+    "tap": "name of the place, e.g. `relu4_1`, `res.2.1.norm.in`",
+    "call": "n-th run of that module in one pass",
+    "tap_kind": "input, pre_norm, post_norm, post_act, next_pre_norm, residual_sum, output, "
+    "vgg_of_output, module",
+    "depth": "order in which the taps are reached",
+    "pixels": "pixels (or tokens) that mean and variance are over",
+    "by_construction": "true where a normaliser fixes the moments (moments: of all channels; taps: "
+    "the mask by channel)",
+    "mean": "mean over pixels, one a channel",
+    "var": "population variance over pixels (divided by their number), one a channel",
+    "channels": "how many channels (taps), or which ones (correlations)",
+    "correlation": "correlations between `channels` over pixels, upper triangle by rows",
+    "block": "target style and seed that all cells of a block share",
+    "target": "the target style",
+    "split": "train: the minibatch; heldout: a fixed set",
+    "style_loss": "style loss, before its weight",
+    "content_loss": "content loss, before its weight",
+    "total_loss": "what the optimiser saw",
+    "lr": "learning rate",
+    "seconds": "since the cell began; not part of any hash",
+    "module": "dotted name of the module",
+    "module_type": "its class",
+    "height": "of the activation",
+    "width": "of the activation, or of the image file",
+    "layout": "nchw, nhwc or tokens",
+    "drop_tokens": "class and register tokens that were left out",
+    "eps": "of the normaliser at the tap; nan elsewhere",
+    "parameter": "name of a parameter of the level: gain, offset, gamma, ...",
+    "value": "its value",
+    "sha256": "of the image file's bytes",
+    "path": "where the file lay",
+    "stage": "find, decode, resize or condition",
+    "reason": "what went wrong, in one line",
+    "distance": "relative squared feature distance at relu4_2 to the image's own original",
+    "random_distance": "the same to another image's original; null where there is none",
+    "scope": "first layer or output",
+    "transform": "what was done to the input",
+    "dtype": "of the arithmetic",
+    "eps_mode": "as trained, or 0",
+    "padding": "of the first convolution",
+    "relative_change": "|change| / |output|, L2",
+    "ratio_observed": "ratio of output sds, where a formula exists",
+    "ratio_formula": "sqrt((v + eps) / (v + eps / g^2))",
+    "must": "hold or fail",
+}
+
+
+def write(folder: Path) -> None:
+    """Write the generated pages below the documentation's folder."""
+    (folder / "tables.md").write_text(tables_page(), encoding="utf-8")
+    (folder / "analyses.md").write_text(analyses_page(), encoding="utf-8")
+
+
+def tables_page() -> str:
+    """Return the table reference: every column of every schema, its type and meaning."""
+    parts = [
+        "# Tables\n",
+        f"Schema version {SCHEMA_VERSION}, in the footer of every file with the run's hash. Key "
+        "columns are plain strings, so row-group statistics work: a filter on `tap` reads one row "
+        "group. This page is generated from `statsnorm.tables`.\n",
+    ]
+    for name, schema in SCHEMAS.items():
+        parts += [f"## {name}\n", "| column | type | meaning |", "|---|---|---|"]
+        parts += [
+            f"| `{field.name}` | {_type(field)} | {_meaning(name, field.name)} |"
+            for field in schema
+        ]
+        parts.append("")
+    columns = ", ".join(f"`{name}`" for name in EFFECT_COLUMNS)
+    parts += ["## effects\n", f"The result table of every report: {columns}.\n"]
+    return "\n".join(parts)
+
+
+def _type(field: Any) -> str:
+    text = str(field.type).replace("<element: ", "&lt;").replace(" not null>", "&gt;")
+    return text + (", nullable" if field.nullable else "")
+
+
+def _meaning(table: str, column: str) -> str:
+    """Return what a column means; a column without a meaning is an error of ours."""
+    own = {"iteration": "recorded iteration", "condition": "of the training images"}
+    if table == "curves" and column in own:
+        return own[column]
+    return MEANINGS[column].replace("|", "\\|")
+
+
+def analyses_page() -> str:
+    """Return one section an analysis: its question, and its figure in a committed report."""
+    parts = [
+        "# Analyses\n",
+        "One script a question in `analyses/`. `statsnorm report` runs all that the tables allow. "
+        "This page is generated from the scripts.\n",
+    ]
+    for path in sorted((ROOT / "analyses").glob("*.py")):
+        if path.stem.startswith("_"):
+            continue
+        question = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        first, _, rest = question.partition("\n")
+        parts += [f"## {path.stem}\n", f"**{first}**\n", rest.strip() + "\n"]
+        if figure := _figure(path.stem):
+            report = figure.parents[1].name
+            parts += [
+                f"![{first}](../reports/{report}/figures/{figure.name})\n",
+                f"From the committed report `reports/{report}`.\n",
+            ]
+    return "\n".join(parts)
+
+
+def _figure(analysis: str) -> Path | None:
+    """Return the first figure that a committed report has of an analysis."""
+    found = sorted(
+        path
+        for folder in sorted((ROOT / "reports").iterdir())
+        if (folder / "provenance.json").exists() and folder.name != "demo"
+        for path in (folder / "figures").glob(f"{analysis}.*.svg")
+    )
+    return found[0] if found else None
