@@ -284,7 +284,8 @@ def _methods(tables: Frames, plan: Plan) -> tuple[str, ...]:
     dropped = int(tables["components"]["dropped"].max())
     return (
         f"{_n(tables)}. Components with contrast fixed, traces over channels that are live under "
-        f"every normaliser, condition and treatment ({dropped} dropped at most at one tap). The "
+        f"every normaliser, condition and treatment ({dropped} dropped at most at one tap; "
+        "100 eps is the floor where a layer adapts, 1e-10 where a fixed map stands). The "
         "statistic is the mean over taps and networks of V(after)/V(before); every interval is a "
         "delete-one jackknife over images, styles and networks with Satterthwaite degrees of "
         "freedom, on the log scale, by Fieller's inversion where under 3 standard errors are left "

@@ -255,6 +255,20 @@ def test_dead_channels_leave_all_arms_and_are_counted():
     assert any("(1 dropped at most" in text for text in found.methods)
 
 
+def test_eps_is_a_floor_only_where_a_layer_adapts():
+    """A frozen map of low variance once cost a whole network (100 eps = 1e-3 in the stand-in)."""
+    tables = zoo_tables(np.random.default_rng(21), perp=False)
+    for row, _, mean, var in tables.blocks:
+        if row["treatment"] == "frozen:prefix":
+            mean *= 1e-2
+            var *= 1e-4
+    assert set(norm_zoo.summarise(tables)["components"]["dropped"]) == {0}
+    for row, _, _, var in tables.blocks:
+        if row["norm"] == "ln" and row["treatment"] == "none":
+            var[..., :2] *= 1e-4
+    assert set(norm_zoo.summarise(tables)["components"]["dropped"]) == {2}
+
+
 def test_rows_right_behind_a_normaliser_are_never_evidence(planted):
     assert set(planted.tables["components"]["tap_kind"]) == {"next_pre_norm"}
 

@@ -193,7 +193,10 @@ def _reduce(
         who = network[0] or f"seed {network[1]}"
         got.notes.append(f"{who} at {label}: too few images or styles, or others than elsewhere")
         return
-    floors = [eps.get((arm.norm, treatment, name), 0.0) for arm, _, treatment in cells]
+    floors = [
+        eps.get((arm.norm, treatment, name), 0.0) if _adapts(arm, treatment) else 0.0
+        for arm, _, treatment in cells
+    ]
     live = live_channels([found.var for found in cells.values()], eps=floors)
     if not live.any():
         got.notes.append(f"no live channel at {label}")
@@ -210,6 +213,11 @@ def _reduce(
         if arm.batch_kind and (condition, treatment) == ("original", "none") and kind == OWN:
             share = share_replicates(mean, var, arm.batch_kind)
             got.shares.setdefault(arm, {})[network, label] = share
+
+
+def _adapts(arm: Arm, treatment: str) -> bool:
+    """Whether eps can matter at this layer: a fixed map (frozen, BN in eval mode) has none."""
+    return treatment == "none" and (arm.norm != "bn" or bool(arm.batch_kind))
 
 
 def _kept_rows(host: Host, got: Gathered, plan: Plan) -> Iterator[dict[str, Any]]:
