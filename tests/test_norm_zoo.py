@@ -403,12 +403,13 @@ def test_identity_holds_for_batches_whose_members_are_not_known():
         ((0.1, -0.5, 0.7), (0.6, 0.6), "neither, as far as shown"),
         ((-1.0, -1.5, -0.5), (0.99, 0.97), "a ratio of remainders"),
         ((np.nan, np.nan, np.nan), (0.9, 0.5), "not measured"),
+        ((0.4, 0.2, 0.6), (-0.2, 0.1), "removes little"),
     ],
 )
 def test_reading(psi, removed, said):
     by = {"Psi": dict(zip(("estimate", "low", "high"), psi, strict=True))}
     by |= {q: {"estimate": r} for q, r in zip(("R_S", "R_I"), removed, strict=True)}
-    assert reading(by) == said
+    assert reading(by, little=0.2) == said
 
 
 # --- figures ----------------------------------------------------------------------------------

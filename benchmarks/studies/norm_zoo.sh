@@ -3,11 +3,10 @@
 #
 #     bash benchmarks/studies/norm_zoo.sh RUNS
 #
-# Eight random initialisations of a small texture generator, and VGG-16 with its own weights, each
-# under every normaliser; embedded photographs in eight cin26 styles at three gains. The frozen maps
-# are calibrated on the same photographs in the 18 styles that the design leaves out. Resumable; about
-# a quarter of an hour on two CPU cores.
-# Then: statsnorm report RUNS/texture RUNS/vgg --analysis norm_zoo --out reports/norm_zoo
+# Eight random initialisations of a small texture generator under every normaliser; embedded
+# photographs in eight cin26 styles at three gains. The frozen maps are calibrated on the same
+# photographs in the 18 styles that the design leaves out. Resumable; minutes on two CPU cores.
+# Then: statsnorm report RUNS/texture --analysis norm_zoo --out reports/norm_zoo
 set -euo pipefail
 runs=$1
 here=$(dirname "$0")
@@ -26,12 +25,8 @@ generator = TextureGenerator("in", width=16, blocks=1)
 save_checkpoint(sys.argv[1], generator, {**generator.architecture, "seed": 0, "iteration": 0})
 PYTHON
 
-extract() {
-    statsnorm extract --images embedded --reference embedded --design "$here/norm_zoo.toml" \
-        --size 64 --treatment none,frozen:prefix --bn-mode eval,train \
-        --batch-kind mixed,style-homogeneous,content-homogeneous --batch-size 24 "$@"
-}
-extract --network "$runs/texture16.safetensors+zoo" --untrained 8 --vgg-of-output none \
+statsnorm extract --images embedded --reference embedded --design "$here/norm_zoo.toml" \
+    --network "$runs/texture16.safetensors+zoo" --untrained 8 --size 64 --vgg-of-output none \
+    --treatment none,frozen:prefix --bn-mode eval,train \
+    --batch-kind mixed,style-homogeneous,content-homogeneous --batch-size 24 \
     --taps next_pre_norm,conv1.norm.in,conv1.norm --out "$runs/texture"
-extract --network vgg16+zoo --condition original,match-luminance \
-    --taps norm1_1.in,norm1_1,norm1_2.in,norm2_1.in --out "$runs/vgg"

@@ -109,7 +109,7 @@ def selectivity_plane(table: pd.DataFrame, *, baseline: str = "") -> Figure:
         axis.set_yscale("log")
         axis.set_title(str(host), fontsize=TEXT)
         axis.set_xlabel(f"content variance kept{baseline}", fontsize=TEXT)
-        axis.legend(fontsize=SMALL, frameon=False, loc="upper left", handletextpad=0.3)
+        axis.legend(fontsize=SMALL, frameon=False, loc="lower right", handletextpad=0.3)
     top = 1.6 * float(np.nanmax([drawn["style"].max(), drawn["content"].max(), 1.0]))
     axes[0, 0].set_xlim(SMALLEST / 1.4, top)
     axes[0, 0].set_ylim(SMALLEST / 1.4, top)

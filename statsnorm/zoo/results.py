@@ -124,7 +124,7 @@ def zoo_table(removed: pd.DataFrame, frames: Frames, plan: Plan) -> pd.DataFrame
     """
     mine = removed[(removed["moment"] == plan.primary["moment"])
                    & (removed["baseline"] == OWN_FROZEN)]  # fmt: skip
-    first = plan.primary["perp"][0]
+    first, little = plan.primary["perp"][0], plan.rule("H7b", "content").null
     mine = mine[(mine["condition"] == "") | (mine["condition"] == first)]
     rows = []
     for host in frames["hosts"].to_dict("records"):
@@ -134,7 +134,8 @@ def zoo_table(removed: pd.DataFrame, frames: Frames, plan: Plan) -> pd.DataFrame
             for arm in _arms(frames, int(host["host"])):
                 cells = mine[(mine["host"] == name) & (mine["place"] == place)
                              & (mine["arm"] == arm.label)]  # fmt: skip
-                rows.append({"host": name, "place": place, "arm": arm.label, **_cells(cells, arm)})
+                named = {"host": name, "place": place, "arm": arm.label}
+                rows.append({**named, **_cells(cells, arm, little)})
     return pd.DataFrame(rows).rename(columns={"R_S_perp": f"R_S_perp ({first})"})
 
 
@@ -145,13 +146,13 @@ def _arms(frames: Frames, host: int) -> list[Arm]:
     return sorted(found, key=lambda arm: arm.rank)
 
 
-def _cells(rows: pd.DataFrame, arm: Arm) -> dict[str, str]:
+def _cells(rows: pd.DataFrame, arm: Arm, little: float) -> dict[str, str]:
     if arm.norm in ("none", FROZEN):
         fixed = dict.fromkeys(QUANTITIES[:4], BY_DEFINITION)
         return {**fixed, "Psi": "", "Theta": "", "removes more of": "nothing removed"}
     by = {row["quantity"]: row for row in rows.to_dict("records")}
     texts = {q: interval_text(by[q]) if q in by else NOT_MEASURED for q in QUANTITIES}
-    return {**texts, "removes more of": reading(by)}
+    return {**texts, "removes more of": reading(by, little=little)}
 
 
 def interval_text(row: Mapping[Any, Any]) -> str:
@@ -159,11 +160,18 @@ def interval_text(row: Mapping[Any, Any]) -> str:
     return f"{number(row['estimate'])} ({number(row['low'])} to {number(row['high'])})"
 
 
-def reading(by: Mapping[str, Mapping[Any, Any]], remainder: float = 0.95) -> str:
-    """Say of which factor an arm removes more, as far as the interval of Psi shows it."""
+def reading(by: Mapping[str, Mapping[Any, Any]], *, little: float, remainder: float = 0.95) -> str:
+    """Say of which factor an arm removes more, as far as the interval of Psi shows it.
+
+    Where not even `little` of either factor goes, a ratio of what is kept selects nothing; where
+    more than `remainder` of both goes, it is a ratio of remainders.
+    """
     if not {"R_S", "R_I", "Psi"} <= by.keys() or math.isnan(by["Psi"]["estimate"]):
         return NOT_MEASURED
-    if min(by["R_S"]["estimate"], by["R_I"]["estimate"]) > remainder:
+    removed = [float(by[name]["estimate"]) for name in ("R_S", "R_I")]
+    if max(removed) < little:
+        return "removes little"
+    if min(removed) > remainder:
         return "a ratio of remainders"
     if by["Psi"]["high"] < 0:
         return "style"
@@ -211,7 +219,7 @@ def plane_table(ratios: Mapping[Key, Ratio], frames: Frames, plan: Plan) -> pd.D
         mine = {k: x for k, x in ratios.items() if k[0] == host["host"] and k[4] == "original"
                 and k[5] == moment and k[6] == OWN}  # fmt: skip
         common = NO_NORM if any(k[3] == NO_NORM for k in mine) else OWN_FROZEN
-        for key, style in mine.items():
+        for key, style in sorted(mine.items(), key=lambda item: Arm(item[0][1], item[0][2]).rank):
             if key[3] == common and key[7] == "S":
                 content = mine[*key[:7], "I"]
                 rows.append({"host": host_name(host), "arm": Arm(key[1], key[2]).label,
