@@ -112,12 +112,13 @@ def _headline(zoo: pd.DataFrame, tables: Frames) -> str:
             word: ", ".join(mine.loc[mine["removes more of"] == word, "arm"])
             for word in ("style", "content")
         }
-        said = "; ".join(
-            f"{arms or 'none'} remove{'' if ', ' in arms else 's'} {word} more thoroughly"
-            for word, arms in groups.items()
-        )
-        parts.append(f"In {host_name(host)}, {said}")
-    return ". ".join(parts) + " (Psi, 95 % intervals)."
+        said = [
+            f"{arms} remove{'' if ', ' in arms else 's'} {word} more thoroughly than {other}"
+            for (word, arms), other in zip(groups.items(), ("content", "style"), strict=True)
+            if arms
+        ]
+        parts.append(f"{host_name(host)}: {'; '.join(said) or 'no normaliser is selective'}")
+    return "; ".join(parts) + " (Psi, 95 % intervals)."
 
 
 def _findings(removed: pd.DataFrame, tables: Frames, plan: Plan) -> Iterator[str]:
@@ -130,8 +131,8 @@ def _findings(removed: pd.DataFrame, tables: Frames, plan: Plan) -> Iterator[str
         for place, mine in own.groupby("place", sort=False):
             table = mine.pivot(index="arm", columns="quantity", values="estimate")
             said = [
-                f"{arm} {percent(by['R_S'])} of style, {percent(by['R_I'])} of content, "
-                f"{percent(by['R_K'])} of contrast"
+                f"{arm} {percent(by['R_S'])} % of style, {percent(by['R_I'])} % of content, "
+                f"{percent(by['R_K'])} % of contrast"
                 for arm, by in table.reindex(dict.fromkeys(mine["arm"])).iterrows()
             ]
             yield f"{name}, {place}, against each arm's own frozen map: {'; '.join(said)}."
@@ -140,9 +141,9 @@ def _findings(removed: pd.DataFrame, tables: Frames, plan: Plan) -> Iterator[str
         if len(fixed):
             values = fixed.set_index("quantity")["estimate"]
             yield (
-                f"{name}: a frozen map by itself, against no normaliser, removes "
-                f"{percent(values['R_S'])} of style and {percent(values['R_I'])} of content "
-                "variance: so much is scale, not adaptation."
+                f"{name}: a frozen map by itself has {number(1 - values['R_S'])} times the style "
+                f"and {number(1 - values['R_I'])} times the content variance of no normaliser: so "
+                "much is scale, not adaptation."
             )
 
 

@@ -34,13 +34,13 @@ class Arm:
         """Name for tables and figures.
 
         >>> Arm("bn", "mixed").label, Arm("bn").label, Arm("gn32").label
-        ('BN, mixed batches', 'BN, eval mode', 'GN32')
+        ('BN (mixed batches)', 'BN (eval mode)', 'GN32')
         """
         groups = self.norm[2:] if self.norm.startswith("gn") else ""
         name = _WORDS.get("gn" if groups else self.norm, self.norm) + groups
         if self.batch_kind:
-            return f"{name}, {self.batch_kind} batches"
-        return f"{name}, eval mode" if self.norm == "bn" else name
+            return f"{name} ({self.batch_kind} batches)"
+        return f"{name} (eval mode)" if self.norm == "bn" else name
 
     @property
     def rank(self) -> tuple[Any, ...]:

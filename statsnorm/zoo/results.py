@@ -136,7 +136,10 @@ def zoo_table(removed: pd.DataFrame, frames: Frames, plan: Plan) -> pd.DataFrame
                              & (mine["arm"] == arm.label)]  # fmt: skip
                 named = {"host": name, "place": place, "arm": arm.label}
                 rows.append({**named, **_cells(cells, arm, little)})
-    return pd.DataFrame(rows).rename(columns={"R_S_perp": f"R_S_perp ({first})"})
+    table = pd.DataFrame(rows)
+    if "R_S_perp" not in set(mine["quantity"]):
+        return table.drop(columns="R_S_perp")
+    return table.rename(columns={"R_S_perp": f"R_S_perp ({first})"})
 
 
 def _arms(frames: Frames, host: int) -> list[Arm]:
