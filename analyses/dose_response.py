@@ -36,7 +36,7 @@ from statsnorm.curves.summary import curve_frames
 from statsnorm.decisions import Decision, Plan, exploratory
 from statsnorm.errors import StatsnormError
 from statsnorm.load import Tables
-from statsnorm.removal.words import number, threshold
+from statsnorm.removal.words import exploratory_rows, number
 from statsnorm.report.discover import find_analyses
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 
@@ -120,7 +120,8 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         findings=tuple(_findings(named, page, n)),
         claims=tuple(_claim(d, n, study.config, network) for d in decisions),
         effects=pd.DataFrame(
-            [row for d in decisions for row in _effects(d, n)], columns=list(EFFECT_COLUMNS)
+            [row for d in decisions for row in exploratory_rows(d, n_units=n)],
+            columns=list(EFFECT_COLUMNS),
         ),
         tables={name: table for name, table in named.items() if len(table)},
         figures=(_figure(n, network, int(doses["images"].max())),) if len(points) else (),
@@ -162,21 +163,6 @@ def _claim(decision: Decision, n: str, config: Mapping[str, Any], network: str) 
         scope=f"generators of {config.get('size')} pixels, width {config.get('width')}, "
         f"{config.get('iterations')} iterations; doses at {network}; {n}",
     )
-
-
-def _effects(decision: Decision, n: str) -> Iterator[dict[str, Any]]:
-    for part in decision.parts:
-        yield {
-            "hypothesis": decision.hypothesis,
-            "family": "",
-            "statistic": part.rule.statistic,
-            "tap": "",
-            **{k: getattr(part, k) for k in ("estimate", "low", "high", "se", "dof", "pvalue")},
-            "n_units": n,
-            "p_adjusted": decision.p_adjusted,
-            "threshold": threshold(part, adjusted=False),
-            "verdict": decision.verdict,
-        }
 
 
 def _findings(named: Mapping[str, pd.DataFrame], page: Mapping[str, Any], n: str) -> Iterator[str]:

@@ -28,7 +28,7 @@ from statsnorm.removal.domains import (
 )
 from statsnorm.removal.labels import CROSSED
 from statsnorm.removal.natural import LabelledTables, domain_statistics
-from statsnorm.removal.words import number, percent, threshold
+from statsnorm.removal.words import exploratory_rows, number, percent
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 
 CLAIMS: Mapping[str, str] = {
@@ -70,7 +70,12 @@ def run(tables: Frames, plan: Plan, rng: np.random.Generator) -> Report:  # noqa
         findings=findings,
         claims=tuple(_claim(net, d) for net, d in decided),
         effects=pd.DataFrame(
-            [row for net, d in decided for row in _effects(net, d)], columns=list(EFFECT_COLUMNS)
+            [
+                row
+                for net, d in decided
+                for row in exploratory_rows(d, n_units=net.counts, label=net.label)
+            ],
+            columns=list(EFFECT_COLUMNS),
         ),
         tables={name: table for name, table in named.items() if len(table)},
         figures=tuple(_figures(named, trained[0])) if trained else (),
@@ -108,21 +113,6 @@ def _claim(net: DomainNet, decision: Decision) -> Claim:
 
 def _plural(net: DomainNet) -> str:
     return "classes" if net.row["design"] == CROSSED else "images of a domain"
-
-
-def _effects(net: DomainNet, decision: Decision) -> Iterator[dict[str, Any]]:
-    for part in decision.parts:
-        yield {
-            "hypothesis": decision.hypothesis,
-            "family": "",
-            "statistic": part.rule.statistic,
-            "tap": f"{net.label}: {part.tap}",
-            **{k: getattr(part, k) for k in ("estimate", "low", "high", "se", "dof", "pvalue")},
-            "n_units": net.counts,
-            "p_adjusted": decision.p_adjusted,
-            "threshold": threshold(part, adjusted=False),
-            "verdict": decision.verdict,
-        }
 
 
 def _pictures(named: Frames) -> dict[str, pd.DataFrame]:

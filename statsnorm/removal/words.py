@@ -163,6 +163,24 @@ def _several(j: Judged) -> str:
     return f"{len(j.study.members)} trained networks, " if j.study.members else ""
 
 
+def exploratory_rows(
+    decision: Decision, *, n_units: str, label: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Yield one `effects` row per part of a claim of no family."""
+    for part in decision.parts:
+        yield {
+            "hypothesis": decision.hypothesis,
+            "family": "",
+            "statistic": part.rule.statistic,
+            "tap": ": ".join(filter(None, [label, part.tap])),
+            **{k: getattr(part, k) for k in ("estimate", "low", "high", "se", "dof", "pvalue")},
+            "n_units": n_units,
+            "p_adjusted": decision.p_adjusted,
+            "threshold": threshold(part, adjusted=False),
+            "verdict": decision.verdict,
+        }
+
+
 def _networks(part: Part, j: Judged) -> str:
     return f", {len(j.study.untrained)} untrained networks" if part.rule.part == "learned" else ""
 
