@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow check reports calibrate wheel docs clean
+.PHONY: demo test slow check bench reports calibrate wheel docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ check: $(STAMP)
 reports: $(STAMP)
 	for report in reports/*/provenance.json; do \
 	    $(BIN)/statsnorm verify --rebuild "$$(dirname "$$report")" || exit 1; done
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/precision.py
 
 calibrate: $(STAMP)
 	$(BIN)/python benchmarks/calibrate.py

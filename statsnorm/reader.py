@@ -67,10 +67,61 @@ def read_rows(dataset: Any, where: Where, columns: Sequence[str] | None = None) 
             fragment_scan_options=verify,
         )
     except (OSError, pa.ArrowException) as error:
-        raise SchemaError(
-            f"a moments table is damaged ({error}); `statsnorm info` says which, and giving the "
-            "extract command again rebuilds it"
-        ) from error
+        raise _damaged(error) from error
+
+
+def read_list(
+    files: Sequence[Path], where: Where, column: str, schema: Any = MOMENTS_SCHEMA
+) -> Any:
+    """Return one list column of the rows of `where`, its row groups read as they lie in the files.
+
+    Where the statistics of the row groups decide which rows match, as they do for keys that are
+    one for a row group, nothing is filtered; otherwise as :func:`read_rows`.
+
+    Raises
+    ------
+    SchemaError
+        If a page fails its checksum.
+    """
+    row_filter(where)  # refuses what is no key
+    parts = []
+    for file in files:
+        check_schema(file, schema)
+        opened = pq.ParquetFile(file, page_checksum_verification=True)
+        decided = [
+            _decided(opened.metadata.row_group(g), where) for g in range(opened.num_row_groups)
+        ]
+        if None in decided:
+            return read_rows(moments_dataset(files, schema), where, [column]).column(column)
+        try:
+            wanted = [g for g, match in enumerate(decided) if match]
+            parts += opened.read_row_groups(wanted, columns=[column]).column(0).chunks
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(error) from error
+    return pa.chunked_array(parts, schema.field(column).type)
+
+
+def _decided(group: Any, where: Where) -> bool | None:
+    """Return whether all rows of a row group match, or none; None where statistics do not tell."""
+    found: bool | None = True
+    columns = {group.column(k).path_in_schema: group.column(k) for k in range(group.num_columns)}
+    for name, wanted in where.items():
+        statistics = columns[name].statistics
+        if statistics is None or not statistics.has_min_max or statistics.null_count:
+            found = None
+        elif statistics.min == statistics.max:
+            if statistics.min not in _values(wanted):
+                return False
+        else:
+            found = None
+    return found
+
+
+def _damaged(error: Exception) -> SchemaError:
+    return SchemaError(
+        f"a moments table is damaged ({error}); `statsnorm info` says which, and giving the "
+        "extract command again rebuilds it"
+    )
 
 
 def matching_row_groups(dataset: Any, where: Where) -> list[tuple[str, int]]:

@@ -193,7 +193,10 @@ class Tables:
 
     def moment(self, name: Literal["mean", "var"], **where: Any) -> NDArray[np.float32]:
         """Return one moment (n, C) of the selected rows, in file order; reads no other column."""
-        return float_matrix(self.rows(where, [name]).column(name))
+        found = float_matrix(reader.read_list(self.files, where, name))
+        if not len(found):
+            self.rows(where, [name])  # says what does not match
+        return found
 
     def array(
         self,

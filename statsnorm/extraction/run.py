@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -244,7 +245,9 @@ def extract(
     keep_freed_memory()
     feed, variants = prepare(config, device=where)
     if dry_run:
-        return estimated(Path(out), estimate(feed, variants, device=where))
+        prepared = time.monotonic() - began
+        found = estimate(feed, variants, device=where)
+        return estimated(Path(out), replace(found, seconds=found.seconds + prepared))
     content = content_wanted(feed, variants)
     if (Path(out) / "run.json").exists() and not (resume or restart):
         raise StatsnormError(f"{out} holds a run; resume it, or restart to throw it away")

@@ -170,7 +170,7 @@ class ShardWork:
             for variant in variants:
                 features = self.meter.add(variant, batch, group.images, offset)
                 if self.job.with_content and is_content_vgg(variant):
-                    distances[variant.cell.network].add(batch, _content(variant, batch, features))
+                    distances[variant.cell.network].add(batch, content_of(variant, batch, features))
                 passed(len(batch.image))
         for distance in distances.values():
             self.content += distance.finish()
@@ -207,7 +207,8 @@ def write_shard(run: Run, shard: int, tables: Tables) -> tuple[str, ...]:
     return names
 
 
-def _content(variant: Variant, batch: Batch, features: dict[str, torch.Tensor]) -> torch.Tensor:
+def content_of(variant: Variant, batch: Batch, features: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the content features of a batch, from the pass that was or from one of their own."""
     found = features.get(CONTENT_TAP)
     if found is not None and len(found) == len(batch.image):
         return found

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -226,7 +226,7 @@ def _row(
     return {
         "cell": cell.name,
         "block": f"b{cell.block:02d}",
-        "target": safe_name(cell.target),
+        "target": safe_name(PurePath(cell.target).name),
         "norm": cell.norm,
         "condition": cell.condition,
         "seed": cell.seed,

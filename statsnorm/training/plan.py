@@ -97,8 +97,9 @@ class TrainConfig:
         return self.record_every or max(1, self.iterations // 100)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the configuration as JSON-able values."""
-        return {**asdict(self), "targets": [safe_name(target) for target in self.targets]}
+        """Return the configuration as JSON-able values; targets by name, wherever they lie."""
+        names = [safe_name(PurePath(target).name) for target in self.targets]
+        return {**asdict(self), "targets": names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
