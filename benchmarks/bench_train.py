@@ -25,7 +25,6 @@ from statsnorm.training.loss import (
     STYLE_TAPS,
     content_features,
     features,
-    gram,
     style_targets,
 )
 from statsnorm.training.plan import TrainConfig, TrainingCell
@@ -88,7 +87,7 @@ def plain_loop(problem: Problem, generator: Network, steps: int) -> Callable[[],
             style = torch.stack(
                 [
                     nn.functional.mse_loss(
-                        gram(found[t]), problem.targets[t].expand(len(x), -1, -1)
+                        _gram(found[t]), problem.targets[t].expand(len(x), -1, -1)
                     )
                     for t in STYLE_TAPS
                 ]
@@ -101,6 +100,12 @@ def plain_loop(problem: Problem, generator: Network, steps: int) -> Callable[[],
             adam.step()
 
     return run
+
+
+def _gram(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    flat = x.reshape(n, c, h * w)
+    return flat @ flat.mT / (c * h * w)
 
 
 def _contiguous(module: nn.Module) -> nn.Module:

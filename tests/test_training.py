@@ -18,7 +18,14 @@ from statsnorm.trained import trained_cells
 from statsnorm.training import train
 from statsnorm.training.batches import heldout_batches, minibatches
 from statsnorm.training.cell import train_cell
-from statsnorm.training.loss import STYLE_TAPS, content_features, features, losses, style_targets
+from statsnorm.training.loss import (
+    STYLE_TAPS,
+    content_features,
+    features,
+    gram,
+    losses,
+    style_targets,
+)
 from statsnorm.training.plan import (
     TrainConfig,
     TrainingCell,
@@ -106,6 +113,21 @@ def test_losses_against_numpy(vgg, statistics):
     assert_allclose(found.style.item(), expected, rtol=1e-4)
     expected = ((a["relu4_2"] - c).double() ** 2).mean().item()
     assert_allclose(found.content.item(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gram_and_its_gradient_against_autograd(memory_format):
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
+    weight = torch.randn(2, 3, 3, dtype=torch.float64)  # not symmetric
+    grads = []
+    for make in (gram, lambda y: torch.einsum("nchw,ndhw->ncd", y, y) / 60):
+        y = x.clone().requires_grad_(True)
+        found = make(y)
+        (found * weight).sum().backward()
+        grads.append((found.detach(), y.grad))
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(gram, x.requires_grad_(True))
 
 
 def test_gradient_of_the_style_loss_vanishes_at_the_target(vgg):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,34 @@ def gram(x: Tensor) -> Tensor:
 
     In at least float32 whatever the dtype of `x`: the loss is a small difference of them.
     """
+    found: Tensor = _Gram.apply(x)
+    return found
+
+
+class _Gram(torch.autograd.Function):
+    """G = F F' / CHW; the gradient (g + g') F / CHW is one product where autograd makes two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            pixels = _pixels(x)  # (N, HW, C)
+            return pixels.mT @ pixels / x[0].numel()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        n, c, h, w = x.shape
+        made = _pixels(x) @ ((g + g.mT) / x[0].numel())  # (N, HW, C)
+        grad: Tensor = made.view(n, h, w, c).permute(0, 3, 1, 2).to(x.dtype)
+        return grad
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) as (N, HW, C) in at least float32; a view of channels-last float32."""
     n, c, h, w = x.shape
-    with torch.autocast(x.device.type, enabled=False):
-        flat = x.reshape(n, c, h * w).to(torch.promote_types(x.dtype, torch.float32))  # (N, C, HW)
-        return flat @ flat.mT / (c * h * w)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return wide.permute(0, 2, 3, 1).reshape(n, h * w, c)
 
 
 def mean_and_sd(x: Tensor) -> Tensor:
