@@ -26,7 +26,7 @@ from statsnorm.removal import tables as made
 from statsnorm.removal import words
 from statsnorm.removal.claims import FAMILY, Judged, input_balance, judged, judging_taps
 from statsnorm.removal.crossed import MomentTables
-from statsnorm.removal.diagnostics import agreement_table, qq_table
+from statsnorm.removal.diagnostics import agreement_table, qq_table, reml_sentence, reml_table
 from statsnorm.removal.neighbours import neighbours
 from statsnorm.removal.norms import network_sentences, networks_figure, norms_side_by_side
 from statsnorm.removal.populations import with_populations
@@ -48,7 +48,7 @@ TRIVIAL = ("pre_norm", "post_norm", *EVIDENCE)
 MAX_TAPS_IN_STACKS = 12
 EXTRAS = {"tsne": neighbours}  # on request, outside verification
 APPENDIX = (
-    *("components", "diagnostics", "specifications", "agreement"),
+    *("components", "diagnostics", "specifications", "agreement", "reml"),
     *("level_scores", "level_qq", "qq", "specification_curve", "specification_points"),
     *("drift", "notes", "single_layer", "projection", "networks"),
 )
@@ -83,6 +83,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         headline=words.headline(verdicts, plan),
         findings=(
             *words.findings(verdicts, merged),
+            *(t for j in verdicts for t in _reml(j, merged)),
             *(t for j in verdicts for t in sentences(j.study.label, merged["retrieval"])),
             *network_sentences(merged),
         ),
@@ -120,6 +121,7 @@ def _network(
         "diagnostics": made.diagnostics_table(study, tables, plan),
         "specifications": specification_curve(study, tables, plan),
         "level_scores": qq_table(study, tables, plan),
+        "reml": reml_table(study, tables),
     }
     named["agreement"] = agreement_table(named["specifications"], j.decisions)
     for table in named.values():
@@ -174,6 +176,11 @@ def _pictures(
         "qq": _of(merged["level_scores"], first.label),
         "specification_points": _of(merged["specifications"], first.label),
     }
+
+
+def _reml(j: Judged, merged: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    label, table = j.study.label, merged["reml"]
+    return tuple(reml_sentence(label, table[table["net"] == label]))
 
 
 def _of(table: pd.DataFrame, label: str) -> pd.DataFrame:

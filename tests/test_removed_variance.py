@@ -138,6 +138,21 @@ def test_appendix_holds_levels_and_specifications(planted):
     assert "level_scores" not in removed_variance.run(older, PLAN, np.random.default_rng(0)).tables
 
 
+def test_reml_agrees_with_mean_squares(planted):
+    _, frames, found = planted
+    table = found.tables["reml"]
+    assert set(table["treatment"]) == {"none", "frozen:prefix"}
+    assert table.groupby(["tap", "treatment"])["channel"].nunique().eq(3).all()
+    free = table[~table["at_bound"]]
+    assert len(free) > len(table) / 2
+    assert_allclose(free["mean_squares"], free["reml"], rtol=1e-3, atol=1e-6)
+    assert any("REML on 6 random channels" in text for text in found.findings)
+    moved = {**frames, "reml": frames["reml"].assign(reml=2 * frames["reml"]["reml"])}
+    texts = removed_variance.run(moved, PLAN, np.random.default_rng(0)).findings
+    text = next(t for t in texts if t.startswith("REML"))
+    assert float(re.search(r"within ([\d.e-]+)", text)[1]) > 0.1
+
+
 def test_pipeline_null_gives_zero_and_no_support():
     tables = planted_study(
         np.random.default_rng(1), keep=(1, 1, 1), keep_untrained=(1, 1, 1), pixel=1.0

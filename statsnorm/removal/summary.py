@@ -27,6 +27,7 @@ from statsnorm.removal.crossed import (
     read_cells,
     taps_of,
 )
+from statsnorm.removal.diagnostics import reml_rows
 from statsnorm.removal.populations import on_the_way, training_facts
 from statsnorm.removal.projection import drawn_images, projection_rows, shown_taps
 from statsnorm.stats.blups import level_scores
@@ -50,7 +51,7 @@ MEDIANS: tuple[str, ...] = ("content", "style", "contrast")
 MOMENTS: tuple[str, ...] = ("m", "v", "mean", "sd")  # the last two on the raw scale
 TABLES: tuple[str, ...] = (
     *("designs", "components", "replicates"),
-    *("drift", "leverage", "blups", "scatter", "projection", "retrieval", "notes"),
+    *("drift", "leverage", "blups", "reml", "scatter", "projection", "retrieval", "notes"),
 )
 ALL = "all"
 SELECTED_CHANNELS = 2
@@ -64,8 +65,9 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     dict of DataFrame
         `designs` (one row a design), `components` (traces and medians of every tap, member and
         moment), `replicates` (delete-one trace replicates at the evidence taps of trained
-        networks), `drift`, `leverage`, `blups`, `scatter`, `projection`, `notes`, `training`. Empty
-        if there is no crossed design. Checkpoints on the way of a training are left out.
+        networks), `drift`, `leverage`, `blups`, `reml`, `scatter`, `projection`, `notes`,
+        `training`. Empty if there is no crossed design. Checkpoints on the way of a training are
+        left out.
     """
     keys = tables.keys()
     designs = find_designs(keys[~on_the_way(keys)])
@@ -165,10 +167,18 @@ def _reduce(
         if evidence and condition == "original":
             yield {"table": "leverage", **key, **_leverage(values["v"], styles)}
         if replicated and condition == "original" and treatment in ("none", plan.primary["before"]):
-            for factor, scores in level_scores(values[plan.primary["moment"]]).items():
-                yield {"table": "blups", **key, "factor": factor, "scores": scores}
+            yield from _checks(values[plan.primary["moment"]], key, meta)
     if meta["tap_kind"] == "vgg_of_output":
         yield from _drift(members, live)
+
+
+def _checks(y: Array, key: Mapping[str, Any], meta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the scores of levels for QQ plots, and REML on a few channels of VGG taps."""
+    for factor, scores in level_scores(y).items():
+        yield {"table": "blups", **key, "factor": factor, "scores": scores}
+    if meta["tap_kind"] == "vgg_of_output":
+        for row in reml_rows(y, seed=int(meta["depth"])):
+            yield {"table": "reml", **key, **row}
 
 
 def _component_rows(
