@@ -201,6 +201,7 @@ def test_the_command_writes_a_report_that_verifies(runs, tmp_path, by):
     ran = cli("compare", runs / "design", runs / "trained", "--by", by, "--out", out)
     assert ran.exit_code == 0, ran.output
     assert str(out / "report.html") in ran.stdout
+    assert f"groups of networks side by side, by {by}; " in ran.stdout
     assert "not testable: too few networks" in ran.stdout
     assert "summarising" in ran.stderr
     assert "summarising" not in ran.stdout
