@@ -24,13 +24,14 @@ from statsnorm.decisions import Plan
 from statsnorm.removal.between import difference_table, mean_table
 from statsnorm.removal.checkpoints import checkpoint_statistics
 from statsnorm.removal.crossed import MomentTables
-from statsnorm.removal.depth import depth_profile, step_table
+from statsnorm.removal.depth import STEPS, depth_profile, step_table
 from statsnorm.removal.evidence import against_untrained, spread
 from statsnorm.removal.stages import (
     TRAINED,
     UNTRAINED,
     Stages,
     by_iteration,
+    by_last_iteration,
     complete_cells,
     group_of,
     is_fixed,
@@ -42,7 +43,7 @@ from statsnorm.removal.units import Unit, over_networks, units_of
 from statsnorm.report.model import Figure, Report
 from statsnorm.stats.trend import page_trend
 
-PANELS = ("Psi", "R_S", "R_I", "V_S", "V_I", "V_K")
+PANELS = ("Psi", "R_S", "R_I", "V_S", "V_I", "R_K")
 LEAST_LEVELS = 3  # Page's trend needs three iterations
 MOST_PROFILES = 4  # figures by depth; the tables hold every group
 
@@ -69,28 +70,30 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         "traces": _traces(over, plan),
         "profile": profile,
     }
-    named |= _profile_sources(profile)
+    fixed = {group for (group, _), own in stages.items() if is_fixed(own)}
+    named |= _profile_sources(profile, fixed)
     return Report(
         name="reemergence",
         title="Variance that comes back behind a normaliser",
         question=(__doc__ or "").strip(),
-        findings=tuple(_findings(named, plan)),
+        headline=_headline(named),
+        findings=tuple(_findings(named, plan, fixed)),
         tables={name: table for name, table in named.items() if len(table)},
         figures=tuple(_figures(named, plan)),
-        scope=_scope(units),
+        scope=_scope(units) if units else {},
         methods=(
             "Components by expected mean squares with contrast fixed, log sd, means over channels; "
             "frozen: every normaliser up to the tap replaced by the affine map that it is on "
             "average. Means over networks are of logs of V and of what is kept, of Psi itself; "
             "intervals over networks add those of images and styles where their replicates are "
             "kept (last iterations). Differences between iterations are paired by cell.",
-            "Batch normalisers run on running statistics: one affine map for all images, so R = 0 "
-            "and Psi = 0 by identity at every iteration; at iteration 0 these statistics are still "
-            "mean 0 and variance 1.",
+            "Batch normalisers run on running statistics (at iteration 0 still mean 0 and variance "
+            "1): one affine map for all images. It adapts to none, so R and Psi of them say only "
+            "how that map and the frozen one differ behind a ReLU; no Psi is tested.",
         ),
         limitations=tuple(_limitations(units, plan)),
         appendix=("profile", "traces", *(n for n in named if n.startswith("by_depth"))),
-        picture=next((n for n in ("over_training", "by_depth_0") if _drawn(n, named)), ""),
+        picture=_picture(named),
     )
 
 
@@ -211,11 +214,11 @@ def _selectivity(stages: Stages) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _profile_sources(profile: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _profile_sources(profile: pd.DataFrame, fixed: set[str]) -> dict[str, pd.DataFrame]:
     """Return one source a figure by depth: a trained group with its untrained networks."""
     found = {}
     groups = profile.loc[profile["stage"] == TRAINED, "group"].drop_duplicates().tolist()
-    adaptive = [g for g in groups if (profile.loc[profile["group"] == g, "kept"] != 1).any()]
+    adaptive = [group for group in groups if group not in fixed]
     for i, group in enumerate(adaptive[:MOST_PROFILES]):
         base = group.split(", trained on ")[0]
         mine = (profile["group"] == group) | (
@@ -260,7 +263,51 @@ def _drawn(name: str, named: Mapping[str, pd.DataFrame]) -> bool:
     return len(named.get("traces" if name == "over_training" else name, ())) > 0
 
 
-def _findings(named: Mapping[str, pd.DataFrame], plan: Plan) -> Iterator[str]:
+def _picture(named: Mapping[str, pd.DataFrame]) -> str:
+    """Return the figure of the first screen: by depth where the taps at normalisers are there."""
+    profiles = [name for name in named if name.startswith("by_depth")]
+    whole = [name for name in profiles if named[name]["by_construction"].any()]
+    over = ["over_training"] if _drawn("over_training", named) else []
+    return next(iter([*whole, *over, *profiles]), "")
+
+
+def _headline(named: Mapping[str, pd.DataFrame]) -> str:
+    """Say, for every group, what is back in front of the next normaliser and what was learned."""
+    steps, texts = named["steps"], []
+    there = steps[(steps["factor"] == "S") & (steps["step"] == STEPS["next_pre_norm"])]
+    back = {(r["group"], r["stage"]): float(r["kept"]) for r in there.to_dict("records")}
+    for row in named["selectivity"].drop_duplicates("group").to_dict("records"):
+        group = str(row["group"])
+        fresh = back.get((group.split(", trained on ")[0], UNTRAINED), math.nan)
+        if (group, TRAINED) not in back:
+            continue
+        text = (
+            f"{group} ({row['n']} trained): {100 * back[group, TRAINED]:.0f} % of the style "
+            "variance of the frozen network is back in front of the next normaliser"
+        )
+        text += f" (untrained {100 * fresh:.0f} %)" if math.isfinite(fresh) else ""
+        if row["n_untrained"] > 1:
+            paired = _last_learned(named["learned"], group, str(row["place"]))
+            change = (
+                _range(paired, "estimate", "low", "high")
+                if paired
+                else _range(row, "learned", "learned_low", "learned_high")
+            )
+            text += f"; training changed Psi at {row['place']} by {change}"
+        texts.append(text + ".")
+    return " ".join(texts)
+
+
+def _last_learned(learned: pd.DataFrame, group: str, place: str) -> Mapping[Any, Any]:
+    """Return the paired difference of Psi at the last iteration, or nothing."""
+    if not len(learned):
+        return {}
+    mine = learned[(learned["group"] == group) & (learned["place"] == place)]
+    rows = mine[mine["quantity"] == "Psi"].to_dict("records")
+    return max(rows, key=lambda row: int(row["iteration"]), default={})
+
+
+def _findings(named: Mapping[str, pd.DataFrame], plan: Plan, fixed: set[str]) -> Iterator[str]:
     for row in named["selectivity"].to_dict("records"):
         text = f"{row['group']} at {row['place']}: Psi = {_range(row, 'Psi', 'low', 'high')}"
         if row["n_untrained"] > 1:
@@ -274,7 +321,7 @@ def _findings(named: Mapping[str, pd.DataFrame], plan: Plan) -> Iterator[str]:
         yield text + short + "."
     steps = named["steps"]
     for (group, stage), rows in steps[steps["factor"] == "S"].groupby(["group", "stage"]):
-        if not np.allclose(rows["kept"], 1):
+        if group not in fixed:
             parts = [f"{r['kept']:.2g} {r['step']}" for r in rows.to_dict("records")]
             yield f"{group}, {stage}: style variance relative to frozen, {'; '.join(parts)}."
     learned = named["learned"]
@@ -282,7 +329,7 @@ def _findings(named: Mapping[str, pd.DataFrame], plan: Plan) -> Iterator[str]:
         last = learned[learned["quantity"] == "Psi"]
         for (group, place), rows in last.groupby(["group", "place"], sort=False):
             row = max(rows.to_dict("records"), key=lambda r: int(r["iteration"]))
-            if row["estimate"] == 0:
+            if group in fixed:
                 continue
             verdict = str(row["status"]) or (
                 f"p = {row['pvalue']:.2g}, sign flips {row['p_sign_flip']:.2g}"
@@ -312,9 +359,11 @@ def _scope(units: Sequence[Unit]) -> dict[str, str]:
     cells = {u.key["cell"] for u in units if u.key["cell"]}
     shipped = sorted({group_of(u) for u in units if not u.key["cell"] and u.trained})
     fresh = {(group_of(u), u.key["seed"]) for u in units if not u.trained}
-    images, styles = units[0].groups if units else (0, 0)
+    images, styles = units[0].groups
+    budgets = sorted({str(u.key["iteration"]) for u in by_last_iteration(units) if u.key["cell"]})
+    how = f" ({', '.join(budgets)} iterations)" if budgets else ""
     return {
-        "networks of re-emergence": f"{len(cells)} trained cells, {len(fresh)} untrained"
+        "networks of re-emergence": f"{len(cells)} trained cells{how}, {len(fresh)} untrained"
         + (f", {', '.join(shipped)}" if shipped else ""),
         "design of re-emergence": f"{images} images x {styles} styles",
     }

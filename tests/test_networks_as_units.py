@@ -207,7 +207,7 @@ def test_a_population_is_judged_once_and_fixed_norms_not_at_all(whole):
     assert all("8 networks" in c.scope for c in report.claims)
     rows = report.effects[report.effects["statistic"] == "R_S"]
     assert rows["n_units"].str.startswith("8 trained networks, 24 images, 8 styles").all()
-    assert any("norm bn" in line and "by identity" in line for line in report.left_out)
+    assert any("norm bn" in line and "adapts to none" in line for line in report.left_out)
 
 
 def test_what_training_added_is_the_difference_of_means(whole):

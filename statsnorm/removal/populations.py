@@ -46,8 +46,8 @@ def with_populations(found: Sequence[Study], frames: Frames) -> tuple[list[Study
     """Put the populations of trained networks in place of their members.
 
     A cell that is alone with its normaliser and training condition stays a study of its own.
-    Populations whose normaliser is one fixed affine map in eval mode are taken out: they remove
-    nothing by identity (method.md 2.6), so they serve between_norms only.
+    Populations whose normaliser is one fixed affine map in eval mode are taken out: that map
+    adapts to no image (method.md 2.6), so they serve `between_norms` only.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def with_populations(found: Sequence[Study], frames: Frames) -> tuple[list[Study
         elif key["norm"] in FIXED_NORMS and key["bn_mode"] == "eval":
             out.append(
                 f"{len(members)} networks {key['net']} with norm {key['norm']}: in eval mode one "
-                "affine map for all images, which removes nothing by identity; no claim is made"
+                "affine map for all images, which adapts to none; no claim is made"
             )
         else:
             trained = (str(key["cell"]), int(key["seed"]))
