@@ -1,3 +1,4 @@
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,6 +179,12 @@ def test_the_parts_of_a_split_sum_to_the_mean_gram_distance():
     assert_allclose(rows[1 + 3], without[0])
     less = gram_replicates(cells(np.delete(x, 1, axis=1)))
     assert_allclose(rows[1 + CONTENTS + 1], less[0])
+
+
+def test_drawn_channels_estimate_the_split_of_all():
+    x = activations(13, m=0.5, v=0.3, rho=1.0, contents=3, styles=3)
+    draws = [gram_replicates(cells(x, channels=c)) for c in combinations(range(CHANNELS), 4)]
+    assert_allclose(np.mean(draws, axis=0), gram_replicates(cells(x)))
 
 
 def test_a_split_finds_what_was_planted():
