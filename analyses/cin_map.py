@@ -151,6 +151,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         name="cin_map",
         title="Which parameters of a conditional network carry the style",
         question=(__doc__ or "").strip(),
+        headline=_headline(shares),
         findings=tuple(_findings(named)),
         tables={**named, **sources},
         figures=tuple(figures),
@@ -217,16 +218,16 @@ def _figures(
     sources: dict[str, pd.DataFrame] = {}
     shown = {"gamma": "gamma only", "beta": "beta only"}
     for i, net in enumerate(dict.fromkeys(named["shares"]["net"])):
-        n = _n_words(named["shares"][named["shares"]["net"] == net])
+        n, tag = _n_words(named["shares"][named["shares"]["net"] == net]), f"_{i}" if i else ""
         layers = _layers(named, net)
         if len(layers):
-            sources[f"layers_{i}"] = layers
+            sources[f"layers{tag}_drawn"] = layers
             text = f"What each normaliser of {net} takes off the style distance to the target"
             figures.append(
                 Figure(
-                    name=f"layers_{i}",
+                    name=f"layers{tag}",
                     draw="dots",
-                    table=f"layers_{i}",
+                    table=f"layers{tag}_drawn",
                     options={"xlabel": "share of the style distance", "threshold": 0.0},
                     caption=f"{text}, swapped alone and as Shapley value over orders of joining; "
                     f"{n}; 95 % two-way jackknife intervals.",
@@ -237,13 +238,15 @@ def _figures(
         matrix = matrix[(matrix["net"] == net) & matrix["swapped"].isin(shown)]
         if len(matrix):
             matrix = matrix.sort_values("swapped", key=lambda s: s == "beta", kind="stable")
-            sources[f"matrix_{i}"] = matrix.replace({"swapped": shown}).reset_index(drop=True)
+            sources[f"matrix{tag}_drawn"] = matrix.replace({"swapped": shown}).reset_index(
+                drop=True
+            )
             text = f"How far gamma or beta alone bring the output of {net} to the target style"
             figures.append(
                 Figure(
-                    name=f"matrix_{i}",
+                    name=f"matrix{tag}",
                     draw="swap_matrix",
-                    table=f"matrix_{i}",
+                    table=f"matrix{tag}_drawn",
                     options={"label": "share of the way"},
                     caption=f"{text}: 0 = its own style, 1 = the target's; over contents; {n}.",
                     alt=f"{text}.",
@@ -253,19 +256,33 @@ def _figures(
             continue
         blends = named["blends"]
         blends = blends[(blends["net"] == net) & blends["to"].isin(["target", "own"])]
-        sources[f"blend_{i}"] = blends[["share", "to", "estimate", "low", "high"]]
+        sources[f"blend{tag}_drawn"] = blends[["share", "to", "estimate", "low", "high"]]
         text = f"Style distance along blends of two styles' parameters in {net}"
         figures.append(
             Figure(
-                name=f"blend_{i}",
+                name=f"blend{tag}",
                 draw="blend_curve",
-                table=f"blend_{i}",
+                table=f"blend{tag}_drawn",
                 options={"ylabel": "style distance (two styles = 1)"},
                 caption=f"{text}; {n}; 95 % two-way jackknife intervals.",
                 alt=f"{text}.",
             )
         )
     return figures, sources
+
+
+def _headline(shares: pd.DataFrame) -> str:
+    first = shares[shares["net"] == shares["net"].iloc[0]]
+    at = {row["swapped"]: row for row in first.to_dict("records")}
+    ways = [f"{what} alone" for what in ("gamma", "beta") if what in at]
+    if not ways:
+        return ""
+    shares_of = [_percent(at[way.partition(" ")[0]]) for way in ways]
+    more = "".join(f", {way} {share}" for way, share in zip(ways[1:], shares_of[1:], strict=True))
+    return (
+        f"In {first['net'].iloc[0]} {ways[0]} brings the output {shares_of[0]} of the way to "
+        f"another style{more}."
+    )
 
 
 def _findings(named: Mapping[str, pd.DataFrame]) -> Iterator[str]:

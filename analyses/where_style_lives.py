@@ -185,6 +185,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         name="where_style_lives",
         title="Where style lives: means, variances, correlations",
         question=(__doc__ or "").strip(),
+        headline=_headline(decoded),
         findings=tuple(_findings(decoded, shares, survival, drawn.get("identity"))),
         tables={**drawn, **sources},
         figures=tuple(figures),
@@ -289,16 +290,16 @@ def _figures(
         for frame in (probes, split):
             frame["panel"] = frame["treatment"].replace(renamed)
         probes["estimate"] = probes["accuracy"]
-        n = _n_words(probes)
-        sources[f"accuracy_{i}"] = probes[
+        n, tag = _n_words(probes), f"_{i}" if i else ""
+        sources[f"accuracy{tag}_drawn"] = probes[
             ["tap", "panel", "set", "estimate", "low", "high", "chance"]
         ]
-        sources[f"split_{i}"] = split[["tap", "panel", "part", "estimate", "low", "high"]]
+        sources[f"split{tag}_drawn"] = split[["tap", "panel", "part", "estimate", "low", "high"]]
         figures += [
             Figure(
-                name=f"accuracy_{i}",
+                name=f"accuracy{tag}",
                 draw="probe_accuracy",
-                table=f"accuracy_{i}",
+                table=f"accuracy{tag}_drawn",
                 options={"ylabel": "accuracy of the style"},
                 caption=f"How well a linear probe reads the style, {net}, by tap; {n}; 95 % "
                 "intervals, contents as clusters; dashed: chance. No mark for means and sds where "
@@ -306,9 +307,9 @@ def _figures(
                 alt=f"Accuracy of style probes by tap for {net}.",
             ),
             Figure(
-                name=f"split_{i}",
+                name=f"split{tag}",
                 draw="shapley_bars",
-                table=f"split_{i}",
+                table=f"split{tag}_drawn",
                 caption=f"Shapley shares of the Gram distance between two styles of one content, "
                 f"{net}, by tap; {n}; 95 % two-way jackknife intervals. The shares of a tap add up "
                 "to 1; one may be negative.",
@@ -316,6 +317,21 @@ def _figures(
             ),
         ]
     return figures, sources
+
+
+def _headline(decoded: pd.DataFrame) -> str:
+    """Say how well each set is read on average over the taps where all of them are free."""
+    free = decoded[(decoded["treatment"] == "none") & ~decoded["fixed"]]
+    if not len(free):
+        return ""
+    mean = free.groupby("set")["accuracy"].mean()
+    names = {"m": "means", "v": "standard deviations", "rho": "correlations"}
+    words = [f"{text} {100 * mean[key]:.0f} %" for key, text in names.items() if key in mean]
+    return (
+        f"Style is read from {', '.join(words)} of the images on average over "
+        f"{free[['net', 'tap']].drop_duplicates().shape[0]} taps (chance "
+        f"{100 * free['chance'].iloc[0]:.0f} %)."
+    )
 
 
 def _findings(

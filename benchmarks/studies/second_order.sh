@@ -3,8 +3,8 @@
 #
 #     bash benchmarks/studies/second_order.sh RUNS
 #
-# Resumable; ten minutes on two CPU cores. The reference images are the tested ones, rendered in
-# styles that the design leaves out. Then:
+# Resumable; minutes on two CPU cores, hence few contents and styles. The reference images are the
+# tested ones, rendered in styles that the design leaves out. Then:
 #     statsnorm report RUNS/styles --analysis where_style_lives --out reports/where_style_lives
 #     statsnorm report RUNS/swaps --analysis cin_map --out reports/cin_map
 set -euo pipefail
@@ -17,7 +17,7 @@ generator = "cin26"
 indices = [1, 4, 7, 10, 13, 16, 19, 22]
 TOML
 cat > "$runs.swaps.toml" <<'TOML'
-limit = 8
+limit = 4
 [contrast]
 family = "gain"
 values = [1.0]
@@ -32,6 +32,6 @@ statsnorm extract --images embedded --size 64 --design "$runs.styles.toml" \
     --network cin26,vgg16 --treatment none,frozen:prefix --reference embedded \
     --taps "contract.*.norm.in,contract.0.norm,contract.2.norm,$blocks,$vgg" --vgg-taps "$vgg" \
     --correlations 48 --out "$runs/styles"
-statsnorm extract --images embedded --size 64 --design "$runs.swaps.toml" \
-    --network cin26 --index 1,7,13,19,25 --treatment "none,$others" --batch-size 8 \
+statsnorm extract --images embedded --size 48 --design "$runs.swaps.toml" \
+    --network cin26 --index 1,7,13,19 --treatment "none,$others" --batch-size 4 \
     --taps post_norm,output --vgg-taps relu1_1,relu2_1,relu3_1 --out "$runs/swaps"
