@@ -231,6 +231,12 @@ def test_text_under_other_versions(written, rebuilt, equal):
     assert compare_files(*sides, exact=True) != []
 
 
+def test_a_line_that_is_new_shifts_no_other():
+    sides = {"report.md": b"a\nb 1\nc\nd\n"}, {"report.md": b"a\nnew\nb 1\nc\nd 2\n"}
+    told = [(d.where, d.what) for d in compare_files(*sides, exact=True)]
+    assert told == [("line 2", "is new: 'new'"), ("line 4", "'d' -> 'd 2'")]
+
+
 def test_no_report_and_a_foreign_schema_are_told(tmp_path, copy):
     with pytest.raises(StatsnormError, match="is no report"):
         verify(tmp_path / "nothing")

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import zip_longest
 
 import numpy as np
@@ -35,7 +36,8 @@ class Difference:
     because: tuple[str, ...] = ()  # changed inputs that it may follow from
 
     def __str__(self) -> str:
-        why = f" [from {', '.join(self.because)}]" if self.because else ""
+        more = f" and {len(self.because) - 3} more" if len(self.because) > 3 else ""
+        why = f" [from {', '.join(self.because[:3])}{more}]" if self.because else ""
         return f"{self.file}{f' {self.where}' if self.where else ''}: {self.what}{why}"
 
 
@@ -133,14 +135,23 @@ def _shown(value: object) -> str:
 
 
 def _texts(name: str, a: list[str], b: list[str], *, exact: bool) -> Iterator[Difference]:
-    for number, (x, y) in enumerate(zip_longest(a, b), start=1):
-        if x == y:
-            continue
+    for number, x, y in _pairs(a, b):
         if x is None or y is None:
-            yield Difference(name, f"line {number}", f"{len(a)} lines -> {len(b)} lines")
-            return
-        if exact or not _same_text(x, y):
+            what = f"is new: {_clip(y, '')}" if y is not None else f"is gone: {_clip(x or '', '')}"
+            yield Difference(name, f"line {number}", what)
+        elif x != y and (exact or not _same_text(x, y)):
             yield Difference(name, f"line {number}", f"{_clip(x, y)} -> {_clip(y, x)}")
+
+
+def _pairs(a: list[str], b: list[str]) -> Iterator[tuple[int, str | None, str | None]]:
+    """Yield (line of `a`, its text, the text of `b` beside it); a new line shifts no other."""
+    if len(a) == len(b):
+        yield from zip(range(1, len(a) + 1), a, b, strict=True)
+        return
+    for kind, start, stop, first, last in SequenceMatcher(None, a, b).get_opcodes():
+        if kind != "equal":
+            for i, (x, y) in enumerate(zip_longest(a[start:stop], b[first:last])):
+                yield start + i + 1, x, y
 
 
 def _same_text(x: str, y: str) -> bool:

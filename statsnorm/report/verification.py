@@ -115,7 +115,8 @@ def _effects(
     found = compare_files(there, built.files, exact=exact, figures=_figure_names(built))
     if len(found) > 1:  # the list of hashes follows from the other files
         found = [d for d in found if (d.file, d.where) != ("provenance.json", "files")]
-    return [changes.explained(difference, inputs, causes) for difference in found]
+    told = {cause.file for cause in causes}
+    return [changes.explained(d, inputs, causes) for d in found if d.file not in told]
 
 
 def _figure_names(built: Built) -> dict[str, str]:
