@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow check bench reports calibrate wheel docs clean
+.PHONY: demo test slow fuzz check bench reports calibrate wheel docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,9 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow
+
+fuzz: $(STAMP)
+	cd tests && $(abspath $(BIN))/python -m fuzz --cases 10000
 
 check: $(STAMP)
 	$(BIN)/ruff check .

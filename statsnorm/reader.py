@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from statsnorm.cells import KEYS
 from statsnorm.errors import SchemaError, StatsnormError, unknown
-from statsnorm.tables import MOMENTS_SCHEMA, check_schema
+from statsnorm.tables import MOMENTS_SCHEMA, check_schema, refuse_gaps
 
 GROUP_KEYS: tuple[str, ...] = (*KEYS, "tap", "call")
 """With `image`, what identifies a row."""
@@ -61,13 +61,15 @@ def read_rows(dataset: Any, where: Where, columns: Sequence[str] | None = None) 
     """
     verify = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     try:
-        return dataset.to_table(
+        table = dataset.to_table(
             columns=list(columns) if columns is not None else None,
             filter=row_filter(where),
             fragment_scan_options=verify,
         )
     except (OSError, pa.ArrowException) as error:
         raise _damaged(error) from error
+    refuse_gaps(table, dataset.schema, "a moments table")
+    return table
 
 
 def read_list(
@@ -138,14 +140,23 @@ def key_counts(files: Sequence[Path]) -> dict[tuple[Any, ...], int]:
     """Count the rows of every combination of :data:`GROUP_KEYS` and :data:`TAP_COLUMNS`.
 
     A column with one value in a row group is taken from its statistics and not read.
+
+    Raises
+    ------
+    SchemaError
+        If a file is damaged, or no table of moments.
     """
     counts: dict[tuple[Any, ...], int] = {}
     columns = (*GROUP_KEYS, *TAP_COLUMNS)
     for path in files:
-        with pq.ParquetFile(path, read_dictionary=list(columns)) as file:
-            for group in range(file.num_row_groups):
-                for key, count in _group_counts(file, group, columns):
-                    counts[key] = counts.get(key, 0) + count
+        check_schema(path, MOMENTS_SCHEMA)
+        try:
+            with pq.ParquetFile(path, read_dictionary=list(columns)) as file:
+                for group in range(file.num_row_groups):
+                    for key, count in _group_counts(file, group, columns):
+                        counts[key] = counts.get(key, 0) + count
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(error) from error
     return counts
 
 
@@ -193,12 +204,14 @@ def _group_counts(file: Any, group: int, columns: Sequence[str]) -> list[tuple[A
     fixed: dict[str, Any] = {}
     for name in columns:
         statistics = meta.column(place[name]).statistics
-        if statistics and statistics.has_min_max and statistics.min == statistics.max:
+        full = statistics and statistics.has_min_max and not statistics.null_count
+        if full and statistics.min == statistics.max:
             fixed[name] = statistics.min
     free = [name for name in columns if name not in fixed]
     if not free:
         return [(tuple(fixed[name] for name in columns), meta.num_rows)]
     table = file.read_row_group(group, columns=free)
+    refuse_gaps(table, MOMENTS_SCHEMA, "a moments table")
     coded = [_codes(table.column(name)) for name in free]  # (codes, labels) each
     shape = [len(labels) for _, labels in coded]
     flat = np.ravel_multi_index([codes for codes, _ in coded], shape)

@@ -129,6 +129,7 @@ def open_run(
     StatsnormError
         If `out` holds another configuration, or files that are no run.
     """
+    out = _no_uri(out)
     run = Run(out, json.loads(json.dumps(config)), config_hash(config), expected)
     ours = (out / "run.json").exists()
     if restart and ours:
@@ -195,7 +196,7 @@ def read_run(path: str | Path) -> Run:
     StatsnormError
         If there is no run there, or its `run.json` was changed by hand.
     """
-    folder = Path(path)
+    folder = _no_uri(Path(path))
     there = _read_run_json(folder)
     return Run(folder, there["config"], there["hash"], _expected(there, folder))
 
@@ -367,6 +368,11 @@ def _recorded(run: Run) -> _Recorded:
             units.add(path.stem)
             files.update(record)
     return _Recorded(frozenset(units), files)
+
+
+def _no_uri(path: Path) -> Path:
+    """Return a path that pyarrow does not take for a URI, as it does `a:/b`."""
+    return path.absolute() if ":" in (path.parts or ("",))[0] else path
 
 
 def _unit_name(unit: int | str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from statsnorm.atomic import atomic_file
@@ -289,9 +290,29 @@ def read_table(path: Path, schema: Any, *, columns: Sequence[str] | None = None)
     """
     check_schema(path, schema)
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True).read(columns=columns)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise SchemaError(f"table {path} is damaged: {error}") from error
+    refuse_gaps(table, schema, f"table {path}")
+    return table
+
+
+def refuse_gaps(table: Any, schema: Any, what: str) -> None:
+    """Raise SchemaError if a column that must be full has empty values, or lists do not match.
+
+    A row's `mean` and `var` have one value a channel each.
+    """
+    for column in schema:
+        optional = column.name not in table.column_names or column.nullable
+        empty = 0 if optional else table.column(column.name).null_count
+        if empty:
+            raise SchemaError(f"{what}: column {column.name!r} has {empty} empty values")
+    if {"mean", "var"} <= set(table.column_names):
+        lengths = [pc.list_value_length(table.column(name)) for name in ("mean", "var")]
+        if not lengths[0].equals(lengths[1]):
+            raise SchemaError(f"{what}: rows have other numbers of means than of variances")
+        if table.num_rows and not pc.min(lengths[0]).as_py():
+            raise SchemaError(f"{what}: a row has no channels")
 
 
 def check_schema(path: Path, schema: Any) -> dict[str, str]:

@@ -228,3 +228,11 @@ def test_a_trap_served_as_torchvision_weights_is_not_sprung(hub, monkeypatch, tm
     with pytest.raises(StatsnormError, match="could not get torchvision's vgg16 weights"):
         load_network("vgg16", weights="torchvision")
     assert not sprung.exists()
+
+
+def test_a_header_whose_metadata_are_null_is_one_without(tmp_path):
+    header = b'{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    found = read_checkpoint(path)
+    assert (found.metadata, list(found.state)) == ({}, ["a"])

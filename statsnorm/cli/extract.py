@@ -150,7 +150,7 @@ from statsnorm.cli import options
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=256),
     default=0,
     show_default=True,
     metavar="N",

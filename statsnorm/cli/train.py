@@ -161,7 +161,7 @@ from statsnorm.cli import options
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="The same bits again on one GPU; a CPU gives them anyway.",
+    help="The same bits again on one device, for any number of threads; slower.",
 )
 @click.option(
     "--together",

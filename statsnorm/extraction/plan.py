@@ -17,6 +17,7 @@ from statsnorm.images.doses import check_doses, dose_of
 from statsnorm.images.sources import ImageRef, find_images, pair_directory
 from statsnorm.images.styles import check_strength, generator_name, style_indices
 from statsnorm.images.stylise import StyleGenerator, check_side, load_style_generator
+from statsnorm.limits import check_limit, check_size
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 BN_MODES = ("eval", "train")
@@ -80,8 +81,10 @@ class ExtractConfig:
                 f"correlation tap {self.correlation_taps[0]!r} needs --correlations N, the number "
                 "of channels to keep"
             )
-        if self.untrained < 0:
-            raise StatsnormError(f"untrained must not be negative, got {self.untrained}")
+        check_size(self.size, self.pixel_limit)
+        check_limit("batch size", self.batch_size)
+        check_limit("untrained", self.untrained)
+        check_limit("seed", self.seed)
         if not self.networks or not self.conditions or not self.treatments:
             raise StatsnormError("give at least one network, one condition and one treatment")
         self._check_batches()

@@ -114,6 +114,9 @@ def decode(
         if max(height, width) > ASPECT_LIMIT * min(height, width):
             reason = f"{width}x{height} is longer than {ASPECT_LIMIT}:1"
             raise ImageError(name, "resize", reason)
+        if size * (longest := size * max(height, width) // min(height, width)) > PIXEL_LIMIT:
+            reason = f"{width}x{height} becomes {longest} x {size} pixels before it is cut square"
+            raise ImageError(name, "resize", reason)
         x = resize_square(x, size)
     return Decoded(x, width, height, hashlib.sha256(data).hexdigest())
 

@@ -15,6 +15,7 @@ fresh generator starts at a grey image, and one unit of output is about 58 grey 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import nn
 
@@ -192,6 +193,7 @@ def load_texture(checkpoint: Checkpoint) -> Network:
             f"{checkpoint.source!r}: width, blocks and styles are at most {_LARGEST}, "
             f"got {width}, {blocks}, {styles}"
         )
+    _check_against_tensors(checkpoint, width, blocks)
     generator = TextureGenerator(
         meta.get("norm", "in"),
         width=width,
@@ -209,3 +211,20 @@ def load_texture(checkpoint: Checkpoint) -> Network:
         iteration=iteration,
         training={k: meta[k] for k in TRAINING if k in meta} if meta.get("cell") else {},
     )
+
+
+def _check_against_tensors(checkpoint: Checkpoint, width: int, blocks: int) -> None:
+    """Refuse metadata that ask for more than the file holds before anything is allocated."""
+    first = checkpoint.state.get("conv1.conv.weight")
+    there = {key.partition(".")[0] for key in checkpoint.state if key.startswith("res")}
+    name, expected = Path(checkpoint.source).name, (width, 3, 9, 9)
+    if first is not None and tuple(first.shape) != expected:
+        raise StatsnormError(
+            f"{name!r}: 'conv1.conv.weight' has shape {tuple(first.shape)}, expected {expected}: "
+            "these are the weights of another architecture"
+        )
+    if first is None or len(there) != blocks:
+        raise StatsnormError(
+            f"{name!r}: the metadata say {blocks} residual blocks, the tensors hold "
+            f"{len(there)}" + ("" if first is not None else " and no conv1.conv.weight")
+        )

@@ -81,7 +81,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if value.dtype in (torch.float16, torch.bfloat16):
             state[key] = value.float()
     digest = hashlib.sha256(data).hexdigest()
-    return Checkpoint(str(path), state, dict(header.get("__metadata__", {})), digest)
+    return Checkpoint(str(path), state, dict(header.get("__metadata__") or {}), digest)
 
 
 def read_embedded(network: str) -> Checkpoint:

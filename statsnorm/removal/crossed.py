@@ -200,4 +200,4 @@ def _complete(aligned: dict[Name, Cells]) -> dict[Name, Cells]:
 def _lacking(mean: Array) -> NDArray[np.bool_]:
     """Say which images (I,) lack a cell: nan in all channels."""
     missing: NDArray[np.bool_] = np.asarray(np.isnan(mean).all(axis=-1))  # (I, S, K)
-    return np.asarray(missing.reshape(len(mean), -1).any(axis=1))
+    return np.asarray(missing.any(axis=tuple(range(1, missing.ndim))))

@@ -21,12 +21,15 @@ def deterministic(*, wanted: bool) -> Iterator[None]:
     cuBLAS reads its workspace from the environment when it starts, so the first block must come
     before the first matrix product on a GPU. Max pooling over windows that do not overlap sends
     each gradient to one place: torch warns about it, and is deterministic there all the same.
+    On a CPU one thread computes: gradients of weights are sums over threads, whose number would
+    show in the last bits.
     """
     if not wanted:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.set_num_threads(1)
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -34,6 +37,7 @@ def deterministic(*, wanted: bool) -> Iterator[None]:
             warnings.filterwarnings("ignore", message="max_pool2d_with_indices_backward")
             yield
     finally:
+        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(before, warn_only=warned)
 
 

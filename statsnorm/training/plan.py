@@ -11,7 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from statsnorm.errors import StatsnormError, unknown
+from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.names import safe_name
+from statsnorm.limits import check_limit, check_size
 
 LONGEST_STEM = 60
 """Characters of a target's name that its cells' names keep; their block tells them apart."""
@@ -62,6 +64,20 @@ class TrainConfig:
                 raise StatsnormError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.residual_blocks < 0:
             raise StatsnormError(f"residual_blocks must not be negative: {self.residual_blocks}")
+        check_size(self.size, PIXEL_LIMIT)
+        for name, value in (
+            ("batch size", self.batch),
+            ("iterations", self.iterations),
+            ("width", self.width),
+            ("residual blocks", self.residual_blocks),
+            ("seed", self.seed),
+            ("training cells", len(self.targets) * len(self.norms) * len(self.conditions)),
+        ):
+            check_limit(name, value)
+        if not 0 < self.style_weight < math.inf:
+            raise StatsnormError(
+                f"style_weight must be positive and finite, got {self.style_weight}"
+            )
         if self.size % 4:
             raise StatsnormError(f"size must be a multiple of 4, got {self.size}")
         for lr in (self.lr, *self.lr_grid, *(rate for _, _, rate in self.arm_lr)):

@@ -136,7 +136,7 @@ def train(
     compile : bool
         Compile forward and losses with torch.compile.
     deterministic : bool
-        The same bits again on one device; slower on a GPU, no difference on a CPU.
+        The same bits again on one device, for any number of threads; slower.
     together : int
         Cells that are trained side by side; on a GPU each on a stream of its own.
     time_limit : float, optional
