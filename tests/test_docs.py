@@ -78,6 +78,16 @@ def test_the_examples_of_readme_and_main_help_parse(parse):
         parse(words)
 
 
+@pytest.mark.parametrize("page", ["quickstart", "recipes", "scale", "faq"])
+def test_the_examples_of_the_pages_parse(page, parse):
+    text = (README.parent / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for words in examples(text.replace("$SLURM_PROCID/$SLURM_NTASKS", "0/8")):
+        if "..." in words or words[0].startswith("-"):
+            continue
+        assert words[0] in COMMANDS
+        parse(words)
+
+
 @pytest.mark.parametrize("name", [n for n in statsnorm.__all__ if not n.startswith("__")])
 def test_every_public_name_has_a_docstring(name):
     text = inspect.getdoc(getattr(statsnorm, name)) or "nothing"

@@ -4,8 +4,8 @@
 #     bash benchmarks/studies/cin26.sh PHOTOS REFERENCE TEXTURE_NETS RUNS
 #
 # PHOTOS: a folder of at least 24 photographs. REFERENCE: a list of others, which calibrate the
-# frozen maps. TEXTURE_NETS: the folder of the 2016 BN texture networks. Resumable; about half an
-# hour on two CPU cores. Then: statsnorm report RUNS/* --out reports/cin26
+# frozen maps. TEXTURE_NETS: the folder of the 2016 BN texture networks. Resumable; about a quarter
+# of an hour on two CPU cores. Then: statsnorm report RUNS/* --out reports/cin26
 set -euo pipefail
 photos=$1 reference=$2 nets=$(realpath "$3") runs=$4
 here=$(dirname "$0")
@@ -24,7 +24,7 @@ generator = "cin26"
 indices = [1, 4, 7, 10]
 TOML
 
-extract() { statsnorm extract --images "$photos" --size 96 --shard-size 4 --out "$@"; }
+extract() { statsnorm extract --images "$photos" --size 64 --shard-size 4 --out "$@"; }
 vgg=(--network vgg16,pixels --taps relu1_1,relu2_1,relu3_1,relu4_1,rgb,luminance)
 net=(--network cin26 --index 0 --taps next_pre_norm,residual_sum,output --vgg-taps relu3_1
      --reference "$reference")
