@@ -21,8 +21,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     After a crash at any point `path` is either absent, the old file, or the whole new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    owner = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.name}.{owner}{TEMPORARY}")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -31,6 +30,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a new name beside `path` that says which process of which host it belongs to."""
+    owner = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{owner}{TEMPORARY}")
 
 
 def sweep(folder: Path) -> None:

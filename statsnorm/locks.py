@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import socket
 import threading
 import time
@@ -18,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from statsnorm.atomic import temporary_beside
 
 BEAT = 10.0
 """Seconds between two signs of life of an owner."""
@@ -135,7 +136,7 @@ def acquire(path: Path) -> bool:
         if is_held(path):
             return False
         path.unlink(missing_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary = temporary_beside(path)
         try:
             temporary.write_text(json.dumps(asdict(this_process())), encoding="utf-8")
             os.link(temporary, path)

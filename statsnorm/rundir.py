@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -304,6 +304,7 @@ def finish(run: Run) -> bool:
     path = run.path / "done.json"
     if not path.exists() or _read_json(path) != done:  # a finished run may lie where none writes
         write_json(path, done)
+    with suppress(OSError):
         _tidy(run)
     return True
 

@@ -103,7 +103,7 @@ def killed_and_gone_on(name: str, photos: Path, folder: Path, point: int) -> Pat
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_a_few_points_and_given_again(name, photos, undisturbed, tmp_path):
     whole, changes = undisturbed(name)
-    points = [1, 2, *np.random.default_rng(7).integers(3, changes, 2).tolist(), changes]
+    points = [1, *np.random.default_rng(7).integers(2, changes, 2).tolist(), changes - 20, changes]
     for point in points:
         out = killed_and_gone_on(name, photos, tmp_path / str(point), point)
         assert tree(out) == tree(whole), f"killed at change {point} of {changes}"
@@ -134,6 +134,16 @@ def test_one_run_killed_again_and_again(name, photos, undisturbed, tmp_path):
         finished = now
     assert run(tmp_path / "last", *words).status == 0
     assert tree(out) == tree(whole)
+    assert leftovers(out) == []
+
+
+def test_the_state_of_a_cell_is_removed_also_by_whoever_finds_it_finished(photos, tmp_path):
+    """Its maker may die between the last file of the cell and the removal of its state."""
+    out = tmp_path / "run"
+    assert run(tmp_path / "said", *train(photos, out)).status == 0
+    part = out / "generators" / "b00-0-in-original.part.safetensors"
+    part.write_bytes(b"state")
+    assert run(tmp_path / "said", *train(photos, out)).status == 0
     assert leftovers(out) == []
 
 

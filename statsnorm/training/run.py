@@ -297,6 +297,9 @@ def _train_all(
     Cells in other hands are asked for again as long as there was something to do meanwhile.
     """
     left, before = _not_done(sitting, cells), len(cells) + 1
+    for cell in set(cells) - set(left):  # whoever finished it may have died before this
+        if not locks.is_held(sitting.run.lock_path(cell.name)):
+            _part(sitting.run, cell).unlink(missing_ok=True)
     while left and len(left) < before:
         done, before = len(cells) - len(left), len(left)
         for start in range(0, len(left), together):
