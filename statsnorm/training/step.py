@@ -103,12 +103,17 @@ class Stepper:
         self._evaluations = {
             batch: Recorded(self._evaluation(batch=batch), graph=graph) for batch in (True, False)
         }
+        self._after_what_was_queued()
+
+    def _after_what_was_queued(self) -> None:
+        """Let the cell's stream wait for what was put on the usual one: weights, images, state."""
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def start_at(self, iteration: int) -> None:
         """Go on after so many updates; weights, optimiser and trace have been filled."""
         self._at.fill_(iteration)
+        self._after_what_was_queued()
 
     def update(self) -> None:
         """Do the next update."""
