@@ -6,6 +6,7 @@ code that reads such things, and checks what came back; a StatsnormError is a re
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -298,6 +299,7 @@ def _finished() -> Path:
     import tempfile
 
     folder = Path(tempfile.mkdtemp(prefix="fuzz-run-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     photos = folder / "photos"
     photos.mkdir()
     rng = np.random.default_rng(1)
