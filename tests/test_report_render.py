@@ -27,7 +27,7 @@ from statsnorm.report.encode import csv_bytes, parquet_bytes, read_parquet, sha2
 from statsnorm.report.latex import tex_bytes
 from statsnorm.report.provenance import plan_note, without_paths
 from statsnorm.report.render import plain, prose
-from statsnorm.report.write import ReportResult, write_report
+from statsnorm.report.write import ReportResult, replace_directory, write_report
 
 PLAN = Path(__file__).resolve().parents[1] / "analyses" / "plan.toml"
 
@@ -477,3 +477,20 @@ def test_the_public_names_work_in_any_order_of_imports():
             check=True,
         )
         assert ran.stdout == "seed must not be negative, got -1\n"
+
+
+def test_a_report_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    folder = tmp_path / "r"
+    replace_directory(folder, {"a.txt": b"old"})
+    rename = Path.rename
+
+    def broken(self, target):
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(OSError, match="No space"):
+        replace_directory(folder, {"a.txt": b"new"})
+    assert (folder / "a.txt").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]

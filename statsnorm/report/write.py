@@ -147,7 +147,12 @@ def replace_directory(folder: Path, files: Mapping[str, bytes]) -> None:
             path.write_bytes(content)
         if folder.exists():
             folder.rename(staging / "old")
-        made.rename(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if (staging / "old").exists():
+                (staging / "old").rename(folder)
+            raise
     finally:
         shutil.rmtree(staging)
 
