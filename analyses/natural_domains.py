@@ -40,9 +40,9 @@ KINDS = ("next_pre_norm", "residual_sum", "vgg_of_output")
 Frames = Mapping[str, pd.DataFrame]
 
 
-def summarise(tables: LabelledTables) -> dict[str, pd.DataFrame]:
+def summarise(tables: LabelledTables, *, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Reduce the plain rows of labelled images; empty without a column `domain`."""
-    return domain_statistics(tables)
+    return domain_statistics(tables, seed=seed)
 
 
 def run(tables: Frames, plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001

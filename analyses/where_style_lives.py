@@ -44,7 +44,6 @@ TREATMENTS = ("none", "frozen:prefix")
 PERMUTATIONS = 9999
 LEAST_CONTENTS, LEAST_STYLES = 8, 3
 CONFIDENCE = 0.95
-SEED = 0  # of the folds; the probes are part of the summary, so not drawn from the report's rng
 HOW = "extract a design with styles, --correlations 48 and the taps in question"
 
 
@@ -64,8 +63,8 @@ class CorrelationTables(Protocol):
         """Return the eps of the normaliser at a tap."""
 
 
-def summarise(tables: CorrelationTables) -> dict[str, pd.DataFrame]:
-    """Return the probes and the delete-one replicates of the split of every tap."""
+def summarise(tables: CorrelationTables, *, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Return the probes, whose folds `seed` draws, and the replicates of the split of every tap."""
     keys = tables.correlation_keys()
     if not len(keys):
         raise StatsnormError(f"the runs hold no correlations; {HOW}")
@@ -86,7 +85,7 @@ def summarise(tables: CorrelationTables) -> dict[str, pd.DataFrame]:
         where: dict[str, Any] = dict(zip(by, values, strict=True))
         where |= {"level": int(mine["level"].min()), "condition": "original", "style": styles}
         for row, cells in _places(tables, where, mine):
-            decoded += [{**row, **found} for found in _decoded(cells)]
+            decoded += [{**row, **found} for found in _decoded(cells, seed)]
             splits.append({**row, "values": gram_replicates(cells).ravel()})
             kept.append({**row, "cells": cells})
     if not decoded:
@@ -133,10 +132,10 @@ def _places(
         yield row, cells
 
 
-def _decoded(cells: StyleCells) -> Iterator[dict[str, Any]]:
+def _decoded(cells: StyleCells, seed: int) -> Iterator[dict[str, Any]]:
     contents, styles = cells.mean.shape[:2]
     for name, x in feature_sets(cells).items():
-        rng = np.random.default_rng(SEED)  # the same folds for every set, tap and treatment
+        rng = np.random.default_rng(seed)  # the same folds for every set, tap and treatment
         found = decode_style(x, contents, styles, rng=rng)
         values = ("accuracy", "low", "high", "chance", "bits", "bits_raw", "entropy")
         yield {

@@ -27,6 +27,7 @@ from statsnorm.report.encode import csv_bytes, parquet_bytes, read_parquet, sha2
 from statsnorm.report.latex import tex_bytes
 from statsnorm.report.provenance import plan_note, without_paths
 from statsnorm.report.render import plain, prose
+from statsnorm.report.verification import verify
 from statsnorm.report.write import ReportResult, replace_directory, write_report
 
 PLAN = Path(__file__).resolve().parents[1] / "analyses" / "plan.toml"
@@ -494,3 +495,17 @@ def test_a_report_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
         replace_directory(folder, {"a.txt": b"new"})
     assert (folder / "a.txt").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+def test_the_seed_reaches_a_summary_that_draws(tmp_path):
+    source = ANALYSIS.replace("def summarise(tables):", "def summarise(tables, *, seed):").replace(
+        "np.linspace(0.4, 0.9, 6)", "np.random.default_rng(seed).uniform(size=6)"
+    )
+    assert source.count("seed") == 2
+    path, run = write_analysis(tmp_path / "drawn.py", source), write_run(tmp_path / "run")
+    found = {}
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        write_report([run], analyses=[str(path)], out=tmp_path / name, seed=seed)
+        found[name] = (tmp_path / name / "inputs" / "drawn.removed.parquet").read_bytes()
+    assert found["a"] == found["b"] != found["c"]
+    assert verify(tmp_path / "c", [run], analyses=[str(path)]).equal

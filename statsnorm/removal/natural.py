@@ -34,7 +34,7 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
     NESTED: ("style", "content"),
 }
 CONFIDENCE = 0.95
-REML_CHANNELS, REML_ROWS, REML_SEED = 4, 300, 0
+REML_CHANNELS, REML_ROWS = 4, 300
 
 
 class LabelledTables(Protocol):
@@ -53,8 +53,15 @@ class LabelledTables(Protocol):
         """Return (keys, mean, var) of the selected rows."""
 
 
-def domain_statistics(tables: LabelledTables) -> dict[str, Frame]:
+def domain_statistics(tables: LabelledTables, *, seed: int = 0) -> dict[str, Frame]:
     """Reduce all plain rows of labelled images to traces and finished image-wise intervals.
+
+    Parameters
+    ----------
+    tables : LabelledTables
+        Runs whose manifest has a column `domain`.
+    seed : int
+        Of the channels on which REML is compared.
 
     Returns
     -------
@@ -79,7 +86,7 @@ def domain_statistics(tables: LabelledTables) -> dict[str, Frame]:
     for number, (values, own) in enumerate(mine.assign(net=net).groupby(by, sort=True)):
         named = dict(zip(by, values, strict=True))
         rows["designs"].append({"study": number, **named, **_counts(labels)})
-        for name, found in _study(tables, own, labels, plan).items():
+        for name, found in _study(tables, own, labels, plan, seed).items():
             rows[name] += [{"study": number, **row} for row in found]
     cells = labels.table.groupby(["domain", "class"]).size().rename("images").reset_index()
     frames = {name: pd.DataFrame(found) for name, found in rows.items() if found}
@@ -100,7 +107,7 @@ def _counts(labels: Labels) -> dict[str, Any]:
 
 
 def _study(
-    tables: LabelledTables, keys: Frame, labels: Labels, plan: Plan
+    tables: LabelledTables, keys: Frame, labels: Labels, plan: Plan, seed: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of one network: its own taps, and VGG of its output."""
     untrained = bool((keys["iteration"] == 0).any())
@@ -124,7 +131,7 @@ def _study(
                 where = {"tap": tap, "treatment": treatment, "moment": moment, **meta[tap]}
                 found["replicates"] += _trace_rows(made, where, labels, untrained=untrained)
                 if (tap, moment, untrained) == (plan.primary["and_tap"], "v", False):
-                    found["reml"] += _reml(y, labels, where)
+                    found["reml"] += _reml(y, labels, where, seed)
         if tap == retrieval.TAP and len(read) > 1:
             found["retrieval"].append({"tap": tap, **_retrieved(read, live)})
     if not untrained:
@@ -239,9 +246,11 @@ def _retrieved(
     )
 
 
-def _reml(y: Array, labels: Labels, where: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _reml(
+    y: Array, labels: Labels, where: Mapping[str, Any], seed: int
+) -> Iterator[dict[str, Any]]:
     """Yield ANOVA and REML components of a few channels on at most :data:`REML_ROWS` images."""
-    rng = np.random.default_rng(REML_SEED)
+    rng = np.random.default_rng(seed)
     channels = np.sort(rng.permutation(y.shape[1])[:REML_CHANNELS])
     rows = _thinned(labels.table, labels.factors)
     table, part = labels.table.iloc[rows], y[np.ix_(rows, channels)]

@@ -24,7 +24,10 @@ ON_REQUEST = ("side_by_side",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """One analysis: a module with `summarise(tables)` and `run(inputs, plan, rng)`."""
+    """One analysis: a module with `summarise(tables)` and `run(inputs, plan, rng)`.
+
+    A `summarise` that draws also takes the report's `seed` as a keyword.
+    """
 
     name: str
     shipped: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def collect(
     entries = []
     for analysis in analyses:
         progress(f"summarising for {analysis.name}")
-        frames, reason = _summarise(analysis, tables)
+        frames, reason = _summarise(analysis, tables, seed)
         entry, own = _entry(analysis, frames, reason)
         if twice := sorted(own.keys() & files.keys()):
             raise StatsnormError(f"two analyses write {twice[0]!r}; rename one of them")
@@ -151,9 +152,14 @@ def _read_input(report: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _summarise(analysis: Analysis, tables: Any) -> tuple[Mapping[str, pd.DataFrame], str]:
+def _summarise(
+    analysis: Analysis, tables: Any, seed: int
+) -> tuple[Mapping[str, pd.DataFrame], str]:
+    """Return what `summarise` makes of the tables; one that draws takes the report's `seed`."""
+    summarise = analysis.function("summarise")
+    drawn = {"seed": seed} if "seed" in signature(summarise).parameters else {}
     try:
-        frames = analysis.function("summarise")(tables, **analysis.options)
+        frames = summarise(tables, **drawn, **analysis.options)
     except (SchemaError, UnfinishedRunError):
         raise
     except StatsnormError as error:
