@@ -33,7 +33,7 @@ def zoo_tables(
     batch: int | None = 24,
     identity: bool = True,
     perp: bool = True,
-    host: str = "toy",
+    host: str = "vgg16",
     vgg: bool = False,
 ) -> SyntheticTables:
     """Return tables in which every arm keeps the planted shares against its own frozen map.

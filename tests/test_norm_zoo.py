@@ -96,7 +96,7 @@ def test_one_channel_a_group_is_in_and_reads_the_same():
     tables = zoo_tables(np.random.default_rng(3), keep=keep)
     for row, labels, mean, var in list(tables.blocks):
         if row["norm"] == "in":
-            tables.add({**row, "norm": "gn12", "network": "toy+gn12"}, labels, mean, var)
+            tables.add({**row, "norm": "gn12", "network": "vgg16+gn12"}, labels, mean, var)
     found = report(tables)
     one, other = (
         rows(found, arm=arm)[["quantity", "estimate", "low", "high"]].reset_index(drop=True)
@@ -139,6 +139,9 @@ def test_planted_h7_is_supported(planted):
     assert gate.value < 1e-9
     effects = planted.effects
     assert {"omega_BN", "R_S(style-homogeneous)", "R_I(mixed)"} <= set(effects["statistic"])
+    beside = effects[effects["statistic"] == "R_I(mixed)"].iloc[0]
+    assert beside["threshold"].endswith(f"; not required, own p = {beside['pvalue']:.2g}")
+    assert "(not required)" in next(c.sentence for c in planted.claims if c.hypothesis == "H7b")
     p = effects.drop_duplicates("hypothesis").set_index("hypothesis")["p_adjusted"]
     assert (p < 0.05).all()
 
@@ -203,7 +206,8 @@ def test_a_missing_kind_of_batch_is_named():
 
 
 def test_generators_are_judged_at_both_places():
-    found = report(zoo_tables(np.random.default_rng(8), vgg=True, channels=6))
+    found = report(zoo_tables(np.random.default_rng(8), host="toy", vgg=True))
+    assert verdicts(found)["H7b"] == SUPPORTED
     parts = found.effects[found.effects["hypothesis"] == "H7b"]
     assert len(parts) == 8
     assert sum("VGG of output relu3_1" in tap for tap in parts["tap"]) == 4
@@ -212,11 +216,21 @@ def test_generators_are_judged_at_both_places():
     }  # fmt: skip
 
 
+def test_a_generator_without_vgg_of_its_output_is_not_testable():
+    """Both places are primary (method.md 3.3): leaving one out would pick the other."""
+    found = report(zoo_tables(np.random.default_rng(8), host="toy"))
+    assert verdicts(found) == {"H7a": SUPPORTED, "H7b": NOT_TESTABLE}
+    sentence = next(c.sentence for c in found.claims if c.hypothesis == "H7b")
+    assert "not measured at VGG of output relu3_1" in sentence
+    assert "R_S(style-homogeneous) = 0.9" in sentence  # the numbers stay
+    assert any("not measured at VGG of output relu3_1" in text for text in found.left_out)
+
+
 def test_random_networks_are_units_beside_images_and_styles():
     found = report(zoo_tables(np.random.default_rng(9), seeds=8, channels=6, identity=False))
     assert set(found.tables["removed"]["networks"]) == {8}
-    assert set(found.tables["zoo"]["host"]) == {"toy, random weights"}
-    assert "8 random initialisations of toy" in found.claims[0].scope
+    assert set(found.tables["zoo"]["host"]) == {"vgg16, random weights"}
+    assert "8 random initialisations of vgg16" in found.claims[0].scope
     assert "8 networks" in found.claims[0].sentence
 
 

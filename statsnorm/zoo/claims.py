@@ -30,6 +30,8 @@ FAMILY = "F3"
 HYPOTHESES = ("H7a", "H7b")
 MIXED, HOMOGENEOUS = "mixed", "style-homogeneous"
 UNCHECKED = "the identity behind batch normalisation was not measured"
+PLACES = ("next_pre_norm", "vgg_of_output")  # both primary places, of a network that makes images
+RECOGNISERS = ("vgg16", "vgg19")  # hosts whose output is no image: they have the first place only
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,14 @@ def _candidates(
         "H7a": _share_parts(host, shares, plan),
         "H7b": _removed_parts(int(host["host"]), ratios, plan),
     }
+    lacking = {"H7a": "", "H7b": _unmeasured(host, parts["H7b"], plan)}
     return [
         (
             Candidate(
                 hypothesis=name,
                 unit=host_name(host),
                 parts=tuple(parts[name]),
-                not_testable=_not_testable(host, networks, plan),
+                not_testable=_not_testable(host, networks, plan, lacking[name]),
                 not_interpretable=broken,
                 unchecked=UNCHECKED if math.isnan(error) else "",
             ),
@@ -159,7 +162,7 @@ def _removed_parts(host: int, ratios: Mapping[Key, Ratio], plan: Plan) -> list[P
     )
     found = []
     for part, batch_kind, factor in wanted:
-        for kind in ("next_pre_norm", "vgg_of_output"):
+        for kind in PLACES:
             key = (host, "bn", batch_kind, OWN_FROZEN, "original", plan.primary["moment"], kind,
                    factor)  # fmt: skip
             if key in ratios:
@@ -168,7 +171,17 @@ def _removed_parts(host: int, ratios: Mapping[Key, Ratio], plan: Plan) -> list[P
     return found
 
 
-def _not_testable(host: Mapping[Any, Any], networks: int, plan: Plan) -> str:
+def _unmeasured(host: Mapping[Any, Any], parts: Sequence[Part], plan: Plan) -> str:
+    """Name the primary place that lacks evidence: leaving one out must not make a claim easier."""
+    recogniser = str(host["name"]).partition(",")[0] in RECOGNISERS
+    places = [place_name(kind, plan) for kind in PLACES[: 1 if recogniser else 2]]
+    required = {(part.tap, part.rule.part) for part in parts if part.rule.required}
+    rules = {name for _, name in required}
+    lacking = [place for place in places if any((place, name) not in required for name in rules)]
+    return f"not measured at {' and '.join(lacking)}" if lacking else ""
+
+
+def _not_testable(host: Mapping[Any, Any], networks: int, plan: Plan, lacking: str) -> str:
     least = plan.minimum
     counts = [(name, int(host[name])) for name in ("images", "styles", "levels")]
     short = [f"{n} {name} < {least[name]}" for name, n in counts if n < least[name]]
@@ -178,4 +191,4 @@ def _not_testable(host: Mapping[Any, Any], networks: int, plan: Plan) -> str:
     if contents < least["contents"]:
         known = f"{contents} contents a batch < {least['contents']}"
         short.append(known if contents else "the batch size is not recorded")
-    return "; ".join(short)
+    return "; ".join([*short, lacking] if lacking else short)
