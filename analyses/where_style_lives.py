@@ -184,7 +184,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         name="where_style_lives",
         title="Where style lives: means, variances, correlations",
         question=(__doc__ or "").strip(),
-        headline=_headline(decoded),
+        headline=_headline(survival, decoded),
         findings=tuple(_findings(decoded, shares, survival, drawn.get("identity"))),
         tables={**drawn, **sources},
         figures=tuple(figures),
@@ -318,19 +318,22 @@ def _figures(
     return figures, sources
 
 
-def _headline(decoded: pd.DataFrame) -> str:
-    """Say how well each set is read on average over the taps where all of them are free."""
-    free = decoded[(decoded["treatment"] == "none") & ~decoded["fixed"]]
-    if not len(free):
-        return ""
-    mean = free.groupby("set")["accuracy"].mean()
-    names = {"m": "means", "v": "standard deviations", "rho": "correlations"}
-    words = [f"{text} {100 * mean[key]:.0f} %" for key, text in names.items() if key in mean]
-    return (
-        f"Style is read from {', '.join(words)} of the images on average over "
-        f"{free[['net', 'tap']].drop_duplicates().shape[0]} taps (chance "
-        f"{100 * free['chance'].iloc[0]:.0f} %)."
-    )
+def _headline(survival: pd.DataFrame, decoded: pd.DataFrame) -> str:
+    """Say, a network, how much of the style information correlations keep behind normalisers."""
+    said = []
+    found = survival if len(survival) else pd.DataFrame({"net": [], "treatment": []})
+    for net, mine in found[found["treatment"] == "none"].groupby("net", sort=False):
+        own, share, before = decoded[decoded["net"] == net], mine["share"], mine["bits_before"]
+        said.append(
+            f"{net}: right behind {len(mine)} normalisers, where means and sds are constant, a "
+            f"linear probe on correlations alone finds {100 * share.min():.1f} to "
+            f"{100 * share.max():.1f} % of the style information that all three held in front "
+            f"(95 % intervals from {100 * mine['low'].min():.1f} to "
+            f"{100 * mine['high'].max():.1f}, contents as units; {_n_words(own)}; "
+            f"in front {before.min():.2f} to {before.max():.2f} of "
+            f"at most {own['entropy'].iloc[0]:.2f} bits)"
+        )
+    return "; ".join(said) + "." if said else ""
 
 
 def _findings(
@@ -347,8 +350,8 @@ def _findings(
             if name in at
         ]
         yield (
-            f"{net}, {treatment}: over {len(at)} taps the style is read from "
-            f"{', '.join(ranges)} of the images (chance {100 * mine['chance'].iloc[0]:.0f} %)."
+            f"{net}, {treatment}: least to most over {len(at)} taps, the style is read from "
+            f"{', '.join(ranges)} of the images (chance {100 * mine['chance'].iloc[0]:.3g} %)."
         )
     for row in survival.to_dict("records"):
         yield (

@@ -244,6 +244,10 @@ def test_a_report_from_tables(found):
     assert set(found.tables["against_frozen"]["set"]) == {"rho"}
     assert any("correlations alone still hold" in text for text in found.findings)
     assert not found.claims
+    share = f"{100 * survival['share']:.1f} to {100 * survival['share']:.1f} % of the style"
+    ends = f"intervals from {100 * survival['low']:.1f} to {100 * survival['high']:.1f}, contents"
+    assert share in found.headline
+    assert ends in found.headline
 
 
 def test_its_figures_draw(found):
