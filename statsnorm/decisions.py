@@ -181,7 +181,10 @@ class Decision:
     def p_words(self) -> str:
         """The p-value that the verdict rests on."""
         if self.verdict == CONTRADICTED:
-            return f"p against = {self.p_against:.2g} (Holm, times parts)"
+            worst = min((p for p in self.parts if p.rule.required), key=lambda p: p.p_against)
+            least = f"{_named(worst)} does not reach {worst.rule.min_effect:.3g}"
+            how = "Holm, times parts" if self.family else "times parts"
+            return f"p against = {self.p_against:.2g} ({how}): {least}"
         if not self.family:
             return f"unadjusted p = {self.pvalue:.2g}"
         return f"Holm-adjusted p = {self.p_adjusted:.2g}"

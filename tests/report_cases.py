@@ -77,6 +77,7 @@ def run(inputs, plan, rng):
         ),
         scope={"networks": "cin26", "images": str(n)},
         methods=(f"{n} images.",),
+        deviations=("A rule was set after the data had been seen.",),
         limitations=("One network.",),
         appendix=("noise",),
     )

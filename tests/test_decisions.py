@@ -234,7 +234,9 @@ def test_verdicts_carry_the_p_they_rest_on(plan):
     assert open_.verdict == INCONCLUSIVE
     assert open_.shortfall.startswith(f"G_a has p = {short.p_support:.2g}, adjusted ")
     against = judge(plan, "H1", part(plan, "H1", "gap", 0.04, 0.01))
-    assert against.p_words == f"p against = {against.p_against:.2g} (Holm, times parts)"
+    assert against.p_words == (
+        f"p against = {against.p_against:.2g} (Holm, times parts): G_a does not reach 0.0953"
+    )
 
 
 def test_an_unchecked_claim_is_not_supported_but_may_be_contradicted(plan):

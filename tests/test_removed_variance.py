@@ -526,6 +526,9 @@ def test_rule_and_sentence_name_the_p_that_decides():
     found = report(planted_study(np.random.default_rng(9), pixel=0.2))
     h5b = next(c for c in found.claims if c.hypothesis == "H5b")
     assert "p against = " in h5b.sentence
+    assert "(Holm, times parts): R_S - max R_S(pixel) at mean over next_pre_norm" in h5b.sentence
+    assert " does not reach 0.2." in h5b.sentence
+    assert any("H5b is about style as it is made here" in text for text in found.limitations)
     assert "Holm-adjusted p" not in h5b.sentence
     rules = found.effects.set_index("hypothesis")["threshold"]
     assert "p against = " in rules["H5b"].iloc[0]

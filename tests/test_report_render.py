@@ -86,6 +86,14 @@ def test_the_first_screen_comes_first_and_in_order(written):
     assert places == sorted(places)
 
 
+def test_deviations_stand_before_the_exploratory_claims(written):
+    said = "A rule was set after the data had been seen."
+    text, page = read(written, "report.md"), read(written, "report.html")
+    place = text.index(f"- Variance that normalisation removes: {said}")
+    assert text.index("## Deviations") < place < text.index("## Limitations")
+    assert page.index('id="exploratory"') < page.index(said) < page.index('id="limitations"')
+
+
 def test_effects_have_the_columns_of_the_design(written):
     effects = pd.read_csv(written.out / "tables/effects.csv")
     assert list(effects.columns) == [

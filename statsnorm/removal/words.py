@@ -187,16 +187,21 @@ def _networks(part: Part, j: Judged) -> str:
 
 def against(decision: Decision) -> str:
     """Return the p against the claim, where the verdict rests on it."""
-    return f"; {decision.p_words}" if decision.verdict == CONTRADICTED else ""
+    p = f"; p against = {decision.p_against:.2g} (Holm, times parts)"
+    return p if decision.verdict == CONTRADICTED else ""
 
 
 def threshold(part: Part, adjusted: bool = True) -> str:
-    """Return the rule in signs: the p-value that decides and the effect to reach."""
+    """Return the rule in signs: the p-value that decides and the effect to reach.
+
+    A part that the verdict does not need says so, with its own p-value.
+    """
     sign = ">" if part.rule.side == "greater" else "<"
     null, least = part.rule.null, part.rule.min_effect
     p = "adjusted p" if adjusted else "p"
     reach = "" if null == least else f", estimate {sign}= {least:.3g}"
-    return f"{p} < alpha for {sign} {null:.3g}{reach}"
+    beside = "" if part.rule.required else f"; not required, own p = {part.pvalue:.2g}"
+    return f"{p} < alpha for {sign} {null:.3g}{reach}{beside}"
 
 
 def forest_rows(judged: Sequence[Judged]) -> pd.DataFrame:
@@ -382,4 +387,10 @@ def limitations(judged: Sequence[Judged], plan: Plan, frames: Frames) -> tuple[s
             "V_I is the variance of moments between images: palette, light and composition, not "
             "meaning. The frozen baseline is a counterfactual about inference, not about training."
         )
+        if all(j.study.key["restore"] == "luminance" for j in judged):
+            texts.append(
+                "The styled inputs carry each content's own luminance mean and sd: styles do not "
+                "differ in them, and treatments of the pixels that set them have that much less to "
+                "take. H5b is about style as it is made here."
+            )
     return tuple(dict.fromkeys(texts))

@@ -88,6 +88,7 @@ class Report:
     gates: tuple[Gate, ...] = ()
     scope: Mapping[str, str] = field(default_factory=dict)
     methods: tuple[str, ...] = ()  # sentences with numbers: n, df convention, eps, dropped channels
+    deviations: tuple[str, ...] = ()  # rules that were set or changed after data had been seen
     limitations: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()  # what the tables did not allow, and why
     appendix: tuple[str, ...] = ()  # names of tables and figures shown only in the appendix
