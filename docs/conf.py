@@ -24,10 +24,11 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # the docstrings say shapes and dtypes
 numpydoc_show_class_members = False
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "precision-table.md"]
 html_theme = "furo"
 html_title = f"statsnorm {release}"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 suppress_warnings = ["myst.xref_missing"]  # README's own links point into the repository
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import csv
 from pathlib import Path
 from typing import Any
 
 from statsnorm.cells import MEANINGS as KEYS
+from statsnorm.report.discover import ORDER
 from statsnorm.report.model import EFFECT_COLUMNS
 from statsnorm.tables import SCHEMA_VERSION, SCHEMAS
 
@@ -66,6 +68,7 @@ def write(folder: Path) -> None:
     """Write the generated pages below the documentation's folder."""
     (folder / "tables.md").write_text(tables_page(), encoding="utf-8")
     (folder / "analyses.md").write_text(analyses_page(), encoding="utf-8")
+    (folder / "precision-table.md").write_text(precision_table(), encoding="utf-8")
 
 
 def tables_page() -> str:
@@ -108,9 +111,8 @@ def analyses_page() -> str:
         "One script a question in `analyses/`. `statsnorm report` runs all that the tables allow. "
         "This page is generated from the scripts.\n",
     ]
-    for path in sorted((ROOT / "analyses").glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
+    paths = {path.stem: path for path in sorted((ROOT / "analyses").glob("[a-z]*.py"))}
+    for path in (paths[name] for name in [*ORDER, *sorted(paths.keys() - set(ORDER))]):
         question = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         first, _, rest = question.partition("\n")
         parts += [f"## {path.stem}\n", f"**{first}**\n", rest.strip() + "\n"]
@@ -132,3 +134,32 @@ def _figure(analysis: str) -> Path | None:
         for path in (folder / "figures").glob(f"{analysis}.*.svg")
     )
     return found[0] if found else None
+
+
+def precision_table() -> str:
+    """Return the errors of each precision at the worst tap of each network, by device."""
+    parts = []
+    for path in sorted((ROOT / "reports" / "benchmarks").glob("precision-*.csv")):
+        device = path.stem.removeprefix("precision-")
+        if device.endswith("-gates"):
+            continue
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        worst: dict[tuple[str, str, str], dict[str, str]] = {}
+        for row in rows:
+            key = (row["network"], row["moment"], row["precision"])
+            if key not in worst or float(row["p95"]) > float(worst[key]["p95"]):
+                worst[key] = row
+        parts += [
+            f"On {device.upper()}, relative error against float64, at the tap where the 95th "
+            "percentile over images and channels is largest:\n",
+            "| network | moment | precision | tap | median | 95 % | all finite |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        parts += [
+            f"| {r['network']} | {r['moment']} | {r['precision']} | `{r['tap']}` | {r['median']} "
+            f"| {r['p95']} | {'yes' if r['finite'] == 'True' else 'no'} |"
+            for r in worst.values()
+        ]
+        parts.append("")
+    return "\n".join(parts)
