@@ -155,31 +155,42 @@ def _pictures(named: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     logs = differences[~differences["quantity"].isin(REMOVED)]
     logs = logs[np.isfinite(logs["estimate"].astype(float))]
     found = {}
-    if 0 < fractions["group"].nunique() <= MOST_GROUPS:
-        found["removed_points"] = pd.DataFrame(
-            {
-                "label": fractions["quantity"].map(REMOVED) + ", " + fractions["place"],
-                "group": _named(fractions["group"], fractions["within"]),
-                **{name: fractions[name] for name in ("estimate", "low", "high")},
-            }
-        ).reset_index(drop=True)
     pairs = logs["first"] + " against " + logs["second"]
-    if 0 < pairs.nunique() <= MOST_GROUPS:
-        found["difference_points"] = pd.DataFrame(
+    what = fractions["quantity"].map(REMOVED)
+    for name, rows, quantity, groups in (
+        ("removed_points", fractions, what, fractions["group"]),
+        ("difference_points", logs, logs["quantity"], pairs),
+    ):
+        points = pd.DataFrame(
             {
-                "label": logs["quantity"] + ", " + logs["place"],
-                "group": _named(pairs, logs["within"]),
-                **{name: logs[name] for name in ("estimate", "low", "high")},
+                "label": quantity + ", " + rows["place"],
+                **{column: rows[column] for column in ("estimate", "low", "high")},
             }
-        ).reset_index(drop=True)
+        )
+        points.insert(1, "group", _named(groups, rows["within"], points["label"]))
+        if 0 < points["group"].nunique() <= MOST_GROUPS:
+            found[name] = points.reset_index(drop=True)
     return found
 
 
-def _named(groups: pd.Series, within: pd.Series) -> list[str]:
-    """Return the groups, with the network's name where several networks have such a group."""
-    short = [str(w).split(", trained on")[0].split(", restore")[0] for w in within]
-    double = len(set(zip(groups, short, strict=True))) > groups.nunique()
-    return [f"{w}: {g}" if double else str(g) for g, w in zip(groups, short, strict=True)]
+def _named(groups: pd.Series, within: pd.Series, labels: pd.Series) -> list[str]:
+    """Return the groups, with as much of `within` as tells those of one label apart.
+
+    First comes the network's name, where several networks have such a group; then what it was
+    trained on; then everything.
+    """
+    full = [str(w) for w in within]
+    trained = [w.split(", restore")[0] for w in full]
+    net = [w.split(", trained on")[0] for w in trained]
+    double = len(set(zip(groups, net, strict=True))) > groups.nunique()
+    plain = [str(g) for g in groups]
+    longer = [
+        [f"{w}: {g}" for w, g in zip(prefix, plain, strict=True)] for prefix in (net, trained, full)
+    ]
+    for names in longer if double else [plain, *longer[1:]]:
+        if len(set(zip(labels, names, strict=True))) == len(names):
+            return names
+    return longer[-1]
 
 
 def _figures(named: Mapping[str, pd.DataFrame]) -> Iterator[Figure]:

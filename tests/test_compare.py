@@ -138,6 +138,23 @@ def test_every_figure_draws(by):
         assert drawn.get_axes()
 
 
+def test_groups_of_two_training_conditions_keep_apart_in_the_figure():
+    curves = curves_of(2, np.random.default_rng(9))
+    other = curves.assign(
+        condition="contrast", cell=curves["cell"].str.replace("original", "contrast")
+    )
+    tables = planted_networks(np.random.default_rng(9), blocks=2, **TINY)
+    report = compared(tables, "norm", pd.concat([curves, other], ignore_index=True))
+    (figure,) = (f for f in report.figures if f.name == "differences")
+    points = report.tables[figure.table]
+    assert not points.duplicated(["label", "group"]).any()
+    groups = set(points.loc[points["label"].str.startswith("log style loss"), "group"])
+    assert groups == {
+        f"texture, trained on {c}: texture in against texture bn" for c in ("original", "contrast")
+    }
+    assert getattr(figures, figure.draw)(points, **figure.options).get_axes()
+
+
 def test_a_cell_that_ended_in_infinity_is_left_out_of_the_losses():
     curves = curves_of(3, np.random.default_rng(7))
     last = (curves["cell"] == "b01-t1-in-original") & (curves["iteration"] == 100)
