@@ -314,7 +314,7 @@ def _names(table: pd.DataFrame) -> list[str]:
     names = []
     for row in table[list(NETWORK)].to_dict("records"):
         via = f"{row['network']} of {row['source']}" if row["source"] != "input" else row["network"]
-        parts = [str(via), *(str(row[k]) for k in ("index", "cell") if row[k])]
+        parts = [str(via), *(f"{k} {row[k]}" for k in ("index", "cell") if row[k])]
         parts += [] if row["treatment"] == "none" else [str(row["treatment"])]
         names.append(", ".join(parts))
     return names
@@ -328,7 +328,8 @@ def _n_words(rows: pd.DataFrame) -> str:
 def _findings(shown: pd.DataFrame) -> Iterator[str]:
     for (net, _, group), rows in shown.groupby(["net", "kind", "group"], sort=True):
         ordered = rows.sort_values("depth")
-        if not ordered["estimate"].notna().any():
+        ordered = ordered[ordered["estimate"].notna()]
+        if not len(ordered):
             continue
         first, last = ordered.iloc[0], ordered.iloc[-1]
         most = ordered.iloc[int(np.nanargmax(ordered["estimate"].to_numpy(float)))]
@@ -336,5 +337,6 @@ def _findings(shown: pd.DataFrame) -> Iterator[str]:
             f"{net}, {group}: {first['estimate']:.3g} nats at {first['tap']}, "
             f"{last['estimate']:.3g} at {last['tap']}; largest at {most['tap']}, "
             f"{most['estimate']:.3g} ({most['low']:.3g} to {most['high']:.3g}); normalised energy "
-            f"distance {first['energy']:.2f} to {last['energy']:.2f}."
+            f"distance from {first['energy']:.2f} at {first['tap']} to {last['energy']:.2f} at "
+            f"{last['tap']}."
         )

@@ -75,6 +75,20 @@ def test_the_energy_distance_of_large_groups_is_that_of_a_spread_of_images(monke
     assert any("of 10 of their images" in text for text in some.methods)
 
 
+def test_sentences_name_the_index_and_pass_over_taps_without_a_number():
+    rng, tables = np.random.default_rng(11), SyntheticTables()
+    base = rng.normal(size=(20, 8))
+    for tap, depth, moved in (("a", 1, base + 1), ("b", 2, base + 2), ("c", 3, 0 * base)):
+        add(tables, tap, depth, base, index="7")
+        add(tables, tap, depth, moved, index="7", condition="style")
+    (said,) = report(tables).findings
+    assert said.startswith("vgg16, index 7, original | style: ")
+    assert "nats at a, " in said
+    assert "energy distance from " in said
+    assert said.endswith(" at b.")
+    assert "nan" not in said
+
+
 def test_equal_groups_have_no_divergence():
     x = np.random.default_rng(8).normal(size=(9, 5))
     full, plug_in, left, _ = divergence.leave_one_out(x, x.copy(), paired=True)
