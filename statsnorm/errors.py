@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class StatsnormError(Exception):
@@ -31,7 +31,7 @@ class UnfinishedRunError(StatsnormError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> StatsnormError:
-    """Return the error for a name that does not exist, with its nearest neighbours.
+    """Return the error for a name that does not exist, with its neighbours, the nearest first.
 
     >>> raise unknown("network", "vgg61", ["vgg16", "vgg19"])
     Traceback (most recent call last):
@@ -39,7 +39,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> StatsnormError:
     """
     names = sorted(known)
     if near := get_close_matches(name, names, n=3, cutoff=0.5):
-        hint = "did you mean " + ", ".join(map(repr, sorted(near))) + "?"
+        near.sort(key=lambda other: (-SequenceMatcher(None, other, name).ratio(), other))
+        hint = "did you mean " + ", ".join(map(repr, near)) + "?"
     else:
         hint = "known: " + ", ".join(names)
     return StatsnormError(f"unknown {kind} {name!r}; {hint}")

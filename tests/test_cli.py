@@ -155,7 +155,7 @@ def test_bad_requests_of_extract(photos, tmp_path, arguments, words):
         ("nowhere", ("'nowhere' does not exist", "'embedded'")),
         ("empty", ("no images in", "empty", ".png")),
         ("list.txt", ("not one of the 2 images", "gone.png", "relative")),
-        ("columns.csv", ("unknown column 'image'", "did you mean 'imge'")),
+        ("columns.csv", ("has no column 'image' but 'imge'", "rename")),
         ("twice.csv", ("'0.png' stands in lines 2 and 3", "keep one")),
     ],
 )
@@ -580,6 +580,12 @@ def test_texture_checkpoints_of_every_norm_with_frozen_treatments(photos, genera
     each = {t: Tables(out).moments(**where, treatment=t).mean for t in treatments}
     assert each["none"].std(0).max() < 1e-5
     assert each["frozen:conv2.norm"].std(0).min() > 1e-3
+
+
+def test_training_says_its_own_batch_size():
+    helped = CliRunner().invoke(main, ["train", "--help"]).stdout
+    assert "never changes a row" not in helped
+    assert "default: 4" in helped
 
 
 def test_train_lists_what_it_left_out(photos, tmp_path):

@@ -22,9 +22,11 @@ from report_cases import ANALYSIS, EVIL, PICKY, write_analysis, write_run
 
 from statsnorm.cli.report import report as command
 from statsnorm.errors import SchemaError, StatsnormError
+from statsnorm.extraction import extract
 from statsnorm.report.discover import find_analyses
 from statsnorm.report.encode import csv_bytes, parquet_bytes, read_parquet, sha256
 from statsnorm.report.latex import tex_bytes
+from statsnorm.report.needs import NEEDS
 from statsnorm.report.provenance import plan_note, without_paths
 from statsnorm.report.render import plain, prose
 from statsnorm.report.verification import verify
@@ -109,6 +111,16 @@ def test_an_analysis_without_its_tables_is_left_out_with_the_reason(written):
     )
     assert "no training curves" in read(written, "report.html")
     assert "no training curves" in read(written, "report.md")
+
+
+def test_every_shipped_analysis_says_what_it_needs(tmp_path):
+    extract("embedded", networks=["pixels"], size=16, out=tmp_path / "run")
+    left = dict(write_report(tmp_path / "run", out=tmp_path / "report").left_out)
+    shipped = {a.name for a in find_analyses()}
+    assert left.keys() >= shipped - {"manipulation"}
+    assert NEEDS.keys() <= shipped
+    for name, reason in left.items():
+        assert "hold nothing" not in reason, name
 
 
 def test_provenance_names_every_other_file_with_its_hash(written):

@@ -170,8 +170,8 @@ def test_manifest_keeps_attributes(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "unknown column 'image'"),
-        ("images,class\na.jpg,1\n", "did you mean 'images'"),
+        ("", "is empty; its header needs a column 'image'"),
+        ("images,class\na.jpg,1\n", "no column 'image' but 'images', 'class'; rename"),
         ("image,class\na.jpg\n", "line 2 .* 1 fields, the header has 2"),
         ("image,class\na.jpg,1,2\n", "line 2 .* 3 fields"),
         ("image,class\na.jpg,1\na.jpg,1\n", "lines 2 and 3"),

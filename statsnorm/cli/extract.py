@@ -139,7 +139,7 @@ from statsnorm.cli import options
     help="How batches are composed where batch normalisers use them: mixed, style-homogeneous, "
     "content-homogeneous; each in turn.",
 )
-@options.batch_size
+@options.batch_size("Images in one forward pass; never changes a row beyond rounding.")
 @options.device
 @options.precision
 @click.option(

@@ -34,7 +34,11 @@ def info(ctx: click.Context, run: Path) -> None:
     for table, rows in sorted(found.rows.items()):
         click.echo(f"  {table}: {rows:,} rows")
     if found.taps:
-        click.echo(f"taps ({len(found.taps)}): " + ", ".join(found.taps))
+        by_network: dict[str, list[str]] = {}
+        for network, _, tap in (name.rpartition("/") for name in found.taps):
+            by_network.setdefault(network, []).append(tap)
+        for network, taps in by_network.items():
+            click.echo(f"taps of {network} ({len(taps)}): " + ", ".join(taps))
     for word, names in (
         ("missing", found.missing),
         ("damaged", found.damaged),

@@ -123,15 +123,22 @@ precision = click.option(
     type=click.Choice(["fp32", "tf32", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Arithmetic of the forward pass; moments are reduced in at least float32.",
+    help="Arithmetic of the networks; moments are reduced in at least float32.",
 )
-batch_size = click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=None,
-    metavar="N",
-    help="Images in one forward pass; never changes a row beyond rounding.",
-)
+
+
+def batch_size(text: str, default: int | None = None) -> Callable[[Command], Command]:
+    """`--batch-size N`: what it means differs between measuring and training."""
+    return click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help=text,
+    )
+
+
 style_generator = click.option(
     "--style-generator",
     default="cin26",

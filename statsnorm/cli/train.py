@@ -46,7 +46,9 @@ from statsnorm.cli import options
 )
 @options.out_dir(required=True)
 @options.size
-@options.batch_size
+@options.batch_size(
+    "Images in one step of training; another number is another training.", default=4
+)
 @click.option(
     "--lr",
     multiple=True,
@@ -208,7 +210,6 @@ def train(ctx: click.Context, /, resume: bool, conditions: tuple[str, ...], **ch
         for t in choices.pop("target")
         for path in ([r.path for r in find_images(t)] if t.is_dir() else [t])
     ]
-    choices["batch_size"] = choices["batch_size"] or 4
     with progress_bar("cells") as progress:
         run = run_training(
             choices.pop("images"),

@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from statsnorm.errors import StatsnormError, unknown
+from statsnorm.errors import StatsnormError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,13 @@ def _text(path: Path) -> str:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
+    if not header:
+        raise StatsnormError(f"manifest {str(path)!r} is empty; its header needs a column 'image'")
     if "image" not in header:
-        raise StatsnormError(f"manifest {str(path)!r}: {unknown('column', 'image', header)}")
+        raise StatsnormError(
+            f"manifest {str(path)!r} has no column 'image' but {', '.join(map(repr, header))}; "
+            "rename the one that holds the paths"
+        )
     if double := sorted({name for name in header if header.count(name) > 1}):
         raise StatsnormError(f"manifest {str(path)!r} has two columns {double[0]!r}; rename one")
 

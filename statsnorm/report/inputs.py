@@ -15,6 +15,7 @@ from statsnorm.errors import SchemaError, StatsnormError, UnfinishedRunError
 from statsnorm.report import provenance
 from statsnorm.report.discover import Analysis
 from statsnorm.report.encode import json_bytes, parquet_bytes, read_parquet, sha256, slug
+from statsnorm.report.needs import nothing_for
 from statsnorm.rundir import require_intact
 
 SCHEMA = 1
@@ -127,7 +128,9 @@ def read_inputs(report: Path) -> tuple[Inputs, dict[str, str]]:
     """
     path = report / MANIFEST
     if not path.is_file():
-        raise StatsnormError(f"{report} is no report: it has no {MANIFEST}")
+        raise StatsnormError(
+            f"{report} is no report: it has no {MANIFEST}; give the --out of report or compare"
+        )
     try:
         manifest = json.loads(path.read_bytes())
         schema = manifest["schema"]
@@ -169,7 +172,7 @@ def _summarise(
             f"analysis {analysis.name!r}: summarise must return a dict of frames, "
             f"got {type(frames).__name__}"
         )
-    return frames, "" if frames else "the tables hold nothing that it needs"
+    return frames, "" if frames else nothing_for(analysis.name)
 
 
 def _entry(

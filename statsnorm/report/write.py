@@ -49,7 +49,8 @@ class ReportResult:
             lines.append(f"{what}: {name}: {reason}")
         lines += [f"failed: {name}: {reason}" for name, reason in self.failed]
         if self.skipped:
-            lines.append(f"{self.skipped} images were dropped; the report lists them")
+            what = "image was" if self.skipped == 1 else "images were"
+            lines.append(f"{self.skipped} {what} dropped; the report lists them")
         if self.input_bytes > INPUT_LIMIT:
             lines.append(
                 f"inputs/ holds {self.input_bytes / 1e6:.1f} MB: more than the "
