@@ -11,15 +11,13 @@ from statsnorm.figures.canvas import BLUE, GREEN, GREY, PALE, SMALL, TEXT, VERMI
 
 MARKS = {"gaussian": (BLUE, "o"), "t5": (VERMILION, "s"), "real": (GREEN, "^"), "": (GREY, "D")}
 LINE = 0.17  # inches a row
+PANELS = 3  # side by side at most; more designs stand below each other
 
 
 def coverage_figure(rows: pd.DataFrame) -> Any:
-    """Draw coverage by quantity: one panel a design where all share their quantities."""
+    """Draw coverage by quantity: one panel a design if there are few."""
     titles = list(dict.fromkeys(rows["title"]))
-    shared = all(
-        set(rows.loc[rows["title"] == t, "quantity"]) == set(rows["quantity"]) for t in titles
-    )
-    if not shared:
+    if len(titles) > PANELS:
         rows = rows.assign(quantity=rows["title"] + ": " + rows["quantity"], title="")
         titles = [""]
     names = list(dict.fromkeys(rows["quantity"]))

@@ -256,6 +256,22 @@ def test_spatial_median_closed_forms():
     assert_allclose(spatial_median(np.ones((4, 3))), np.ones(3))
 
 
+@pytest.mark.parametrize("seed", [11, 1774])
+def test_spatial_median_at_or_near_a_row_that_occurs_several_times(seed):
+    # drawn with replacement: Weiszfeld's steps alone creep towards the row that occurs three times
+    pool = np.random.default_rng(5).normal(size=(24, 6))
+    x = pool[np.random.default_rng(seed).integers(24, size=10)]
+    found = spatial_median(x, steps=500)
+    rows, counts = np.unique(x, axis=0, return_counts=True)
+    assert_allclose(found, rows[counts.argmax()], atol=0.1)
+
+    def total(point):
+        return np.linalg.norm(x - point, axis=1).sum()
+
+    steps = 1e-4 * np.random.default_rng(6).normal(size=(200, 6))
+    assert all(total(found) < total(found + step) for step in steps)
+
+
 def test_spatial_median_against_scipy(rng):
     x = rng.standard_t(3, size=(21, 4))
     best = optimize.minimize(
