@@ -327,6 +327,11 @@ def _placed(table: Any, axes: Sequence[str]) -> _Placed:
     place = np.ravel_multi_index([codes for codes, _ in coded], shape)
     if (twice := np.bincount(place)).max() > 1:
         raise StatsnormError(f"{(twice > 1).sum()} cells have several rows; one run at a time")
+    if found := reader.varying(table, ["pixels"]):
+        raise StatsnormError(
+            f"images of several sizes ({', '.join(map(str, sorted(found['pixels'])))} pixels at "
+            "this tap) are not one sample; give runs of one --size"
+        )
     labels = {name: labels for name, (_, labels) in zip(axes, coded, strict=True)}
     keys = {name: table.column(name)[0].as_py() for name in (*others, *TAP_COLUMNS)}
     return _Placed(place, shape, labels, keys, int(np.prod(shape)) - len(place))

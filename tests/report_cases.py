@@ -111,10 +111,17 @@ def run(inputs, plan, rng):
 '''
 
 
-def write_run(path: Path, *, images: tuple[str, ...] = ("a.jpg", EVIL), skipped: int = 0) -> Path:
+def write_run(
+    path: Path, *, images: tuple[str, ...] = ("a.jpg", EVIL), skipped: int = 0, **config: object
+) -> Path:
     """Write a finished run directory with these images and no moments."""
     expected = Expected(shards=1, sharded=("skipped", "images", "moments"))
-    config = {"kind": "extract", "images": "/home/ada/photos", "weights": {"cin26": "a" * 64}}
+    config = {
+        "kind": "extract",
+        "images": "/home/ada/photos",
+        "weights": {"cin26": "a" * 64},
+        **config,
+    }
     run = open_run(path, config, expected=expected)
     rows = [
         {"image": n, "width": 96 + i, "height": 96, "sha256": "b" * 64, "path": n}

@@ -83,7 +83,7 @@ class SyntheticTables:
             if not self._matches((row, labels, mean, var), where):
                 continue
             grid = pd.MultiIndex.from_product(list(labels.values()), names=list(labels))
-            frame = grid.to_frame(index=False)
+            frame = grid.to_frame(index=False).assign(pixels=64)
             for name, value in row.items():
                 if name not in frame:
                     frame[name] = value

@@ -194,6 +194,18 @@ def test_dead_channels_are_left_out_and_counted(tmp_path):
     assert np.isfinite(found.y).all()
 
 
+def test_images_of_two_sizes_are_not_one_sample(tmp_path):
+    run = write_design_run(tmp_path / "r", images=4, styles=3, levels=2, channels=5, shard_size=4)
+    file = run.path / "moments" / "shard-00000.parquet"
+    frame = pq.read_table(file).to_pandas()
+    frame.loc[frame["image"] == "photo-002.jpg", "pixels"] *= 4
+    table = pa.Table.from_pandas(frame, schema=pq.read_schema(file), preserve_index=False)
+    write_table(file, table, metadata=run.metadata)
+    record_again(run)
+    with pytest.raises(StatsnormError, match="several sizes"):
+        Tables(run.path).array(ONE)
+
+
 def test_one_run_twice_is_not_silently_pooled(design_run):
     with pytest.raises(StatsnormError, match="several rows"):
         Tables([design_run, design_run]).array(ONE)

@@ -218,6 +218,30 @@ def test_labels_that_say_nothing():
         domain_labels(twice, 2)
 
 
+def test_one_file_under_two_names_is_refused():
+    table = pd.DataFrame({"image": list("abcd"), "domain": list("xxyy"), "sha256": list("1231")})
+    with pytest.raises(StatsnormError, match="'a' and 'd' are one file"):
+        domain_labels(table, 2)
+    assert domain_labels(table.assign(sha256=list("1234")), 2) is not None
+
+
+@pytest.mark.parametrize("change", ["twice", "size"])
+def test_rows_twice_or_of_two_sizes_are_refused(change):
+    tables = planted(np.random.default_rng(30), domains=9, classes=8, images=2, channels=4)
+    read = tables.moments
+
+    def bent(**where):
+        keys, mean, var = read(**where)
+        if change == "twice":
+            return pd.concat([keys, keys]), np.concatenate([mean, mean]), np.concatenate([var, var])
+        sizes = np.where(np.arange(len(keys)) == 0, 256, keys["pixels"])
+        return keys.assign(pixels=sizes), mean, var
+
+    tables.moments = bent
+    with pytest.raises(StatsnormError, match="twice, or in several sizes"):
+        natural_domains.summarise(tables)
+
+
 def test_a_labelled_image_without_rows_is_named():
     tables = planted(np.random.default_rng(11))
     extra = pd.DataFrame({"image": ["z.jpg"], "domain": ["d00"], "class": ["c00"]})

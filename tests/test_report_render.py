@@ -88,6 +88,12 @@ def test_the_first_screen_comes_first_and_in_order(written):
     assert places == sorted(places)
 
 
+def test_a_design_with_one_file_under_two_names_is_refused(tmp_path):
+    run = write_run(tmp_path / "run", design={"styles": ["cin26:1"]})
+    with pytest.raises(StatsnormError, match=r"are one file; an image is one unit of a design"):
+        write_report(run, out=tmp_path / "out", analyses=[write_analysis(tmp_path / "fake.py")])
+
+
 def test_deviations_stand_before_the_exploratory_claims(written):
     said = "A rule was set after the data had been seen."
     text, page = read(written, "report.md"), read(written, "report.html")

@@ -12,7 +12,7 @@ import pytest
 from statsnorm.errors import ImageError, StatsnormError
 from statsnorm.images.decode import decode
 from statsnorm.images.names import original_name, relative_path, safe_name
-from statsnorm.images.sources import find_images, pair_directory
+from statsnorm.images.sources import find_images, pair_directory, require_distinct
 
 
 def touch(root: Path, *names: str) -> None:
@@ -211,3 +211,15 @@ def test_pairs_refuse_doubt(tmp_path):
         pair_directory(refs, tmp_path / "other")
     with pytest.raises(StatsnormError, match="does not exist"):
         pair_directory(refs, tmp_path / "none")
+
+
+def test_one_file_under_two_names_is_no_second_unit(tmp_path):
+    for name, text in (("a.jpg", "one"), ("b.jpg", "two"), ("c/d.jpg", "three")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    require_distinct(find_images(tmp_path))
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    require_distinct(find_images(tmp_path))  # left to decoding
+    (tmp_path / "z.jpg").write_text("one")
+    with pytest.raises(StatsnormError, match=r"'a.jpg' and 'z.jpg' are one file"):
+        require_distinct(find_images(tmp_path))

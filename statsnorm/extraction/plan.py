@@ -14,7 +14,7 @@ from statsnorm.images.conditions import BUILT_IN, check_condition, needs_style
 from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, StyleSpec
 from statsnorm.images.doses import check_doses, dose_of
-from statsnorm.images.sources import ImageRef, find_images, pair_directory
+from statsnorm.images.sources import ImageRef, find_images, pair_directory, require_distinct
 from statsnorm.images.styles import check_strength, generator_name, style_indices
 from statsnorm.images.stylise import StyleGenerator, check_side, load_style_generator
 from statsnorm.limits import check_limit, check_size
@@ -122,8 +122,9 @@ def plan_inputs(config: ExtractConfig, *, device: str) -> Inputs:
     Raises
     ------
     StatsnormError
-        For an unknown condition, no image, a paired folder with a design, or reference images
-        that would calibrate a map on the cells it is tested on.
+        For an unknown condition, no image, two images of a design that are one file, a paired
+        folder with a design, or reference images that would calibrate a map on the cells it is
+        tested on.
     """
     names, folders = _split_conditions(config.conditions)
     if folders and config.design is not None:
@@ -131,6 +132,7 @@ def plan_inputs(config: ExtractConfig, *, device: str) -> Inputs:
     refs = find_images(config.images)
     if config.design is not None:
         refs = config.design.choose(refs)
+        require_distinct(refs)
     bases = config.design.cells() if config.design is not None else [InputCell()]
     reference = _reference(config)
     return Inputs(

@@ -6,8 +6,10 @@ these names by code point, so it depends neither on the locale nor on the file s
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +82,36 @@ def find_images(src: str | Path) -> list[ImageRef]:
     raise StatsnormError(
         f"image source {str(src)!r} does not exist; give a folder, a text file of paths, "
         "a CSV manifest with a column 'image', or 'embedded'"
+    )
+
+
+def require_distinct(refs: Sequence[ImageRef]) -> None:
+    """Refuse images that are one file, byte for byte, under two names.
+
+    An image is one unit of a design: a copy would count twice. Only files of equal size are read;
+    one that cannot be read is left to decoding.
+
+    Raises
+    ------
+    StatsnormError
+        Naming two of them.
+    """
+    by_size: dict[int, list[ImageRef]] = {}
+    for ref in refs:
+        with suppress(OSError):
+            by_size.setdefault(ref.path.stat().st_size, []).append(ref)
+    seen: dict[bytes, str] = {}
+    for ref in (ref for same in by_size.values() if len(same) > 1 for ref in same):
+        with suppress(OSError), ref.path.open("rb") as file:
+            first = seen.setdefault(hashlib.file_digest(file, "sha256").digest(), ref.image)
+            if first != ref.image:
+                raise same_file(first, ref.image)
+
+
+def same_file(first: str, second: str) -> StatsnormError:
+    """Return the error for two images of a design that are one file."""
+    return StatsnormError(
+        f"images {first!r} and {second!r} are one file; an image is one unit of a design: keep one"
     )
 
 

@@ -37,8 +37,8 @@ def domain_labels(images: Frame, least: int) -> Labels | None:
     Raises
     ------
     StatsnormError
-        If an image has two domains, fewer than two domains are left, or domain and class are
-        confounded.
+        If an image has two domains, two images are one file, fewer than two domains are left, or
+        domain and class are confounded.
     """
     if "domain" not in images or not (images["domain"].fillna("") != "").any():
         return None
@@ -52,6 +52,7 @@ def domain_labels(images: Frame, least: int) -> Labels | None:
     if (twice := table["image"].duplicated()).any():
         name = table.loc[twice, "image"].iloc[0]
         raise StatsnormError(f"image {name!r} has two domains or classes; give it one")
+    _require_distinct(images[images["image"].isin(table["image"])])
     by = ["domain", "class"] if crossed else ["domain"]
     if crossed:
         _require_crossed(table)
@@ -66,6 +67,18 @@ def domain_labels(images: Frame, least: int) -> Labels | None:
     if crossed:
         _require_crossed(kept)
     return Labels(kept, CROSSED if crossed else NESTED, unlabelled, lonely)
+
+
+def _require_distinct(images: Frame) -> None:
+    """Refuse two labelled images that are one file: a copy would count twice."""
+    if "sha256" not in images:
+        return
+    files = images[["image", "sha256"]].drop_duplicates().sort_values("image")
+    files = files.assign(first=files.groupby("sha256")["image"].transform("first"))
+    copies = files[files["image"] != files["first"]]
+    if len(copies):
+        first, second = copies.iloc[0][["first", "image"]]
+        raise StatsnormError(f"images {first!r} and {second!r} are one file; give it once")
 
 
 def _require_crossed(table: Frame) -> None:

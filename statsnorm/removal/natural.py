@@ -191,6 +191,11 @@ def _read(tables: LabelledTables, key: Mapping[str, Any], labels: Labels) -> tup
     where = {name: key[name] for name in (*names, "seed", "iteration", "tap", "call")}
     keys, mean, var = tables.moments(**where, condition="original", style="", contrast="")
     place = {image: row for row, image in enumerate(keys["image"])}
+    if len(place) < len(keys) or len(set(keys["pixels"])) > 1:
+        raise StatsnormError(
+            f"images stand twice, or in several sizes, at {key['tap']} of {key['network']}: give "
+            "runs of one --size, each image once"
+        )
     wanted = labels.table["image"]
     if missing := [image for image in wanted if image not in place]:
         raise StatsnormError(

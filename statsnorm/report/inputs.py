@@ -16,7 +16,7 @@ from statsnorm.report import provenance
 from statsnorm.report.discover import Analysis
 from statsnorm.report.encode import json_bytes, parquet_bytes, read_parquet, sha256, slug
 from statsnorm.report.needs import nothing_for
-from statsnorm.rundir import require_intact
+from statsnorm.rundir import Run, require_intact
 
 SCHEMA = 1
 MANIFEST = "inputs/report.json"
@@ -84,6 +84,7 @@ def collect(
     for run in tables.runs:
         progress(f"comparing every byte of {run.path.name} with what was written")
         require_intact(run)
+        _require_different_images(run)
     files = {PLAN: plan.read_bytes()}
     entries = []
     for analysis in analyses:
@@ -112,6 +113,20 @@ def _require_distinct(runs: Sequence[str | Path]) -> None:
         if (place := Path(run).resolve()) in seen:
             raise StatsnormError(f"run {str(run)!r} is given twice; its images would count twice")
         seen.add(place)
+
+
+def _require_different_images(run: Run) -> None:
+    """Refuse a design with one file under two names: its units would be fewer than it says."""
+    from statsnorm.images.sources import same_file
+    from statsnorm.load import Tables
+
+    if not run.config.get("design"):
+        return
+    names: dict[str, str] = {}
+    for row in Tables(run.path, unfinished=True).images().to_dict("records"):
+        first = names.setdefault(str(row["sha256"]), str(row["image"]))
+        if first != row["image"]:
+            raise same_file(first, str(row["image"]))
 
 
 def read_inputs(report: Path) -> tuple[Inputs, dict[str, str]]:
