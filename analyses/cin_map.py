@@ -158,6 +158,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         scope={"swaps of the conditional network": _n_words(tables["shares"])},
         methods=tuple(_methods(named)),
         limitations=(
+            *_cautions(shares, plan),
             "A swap takes parameters out of the set that they were trained with: what one layer "
             "does alone depends on the others, so the swap of one at a time and the Shapley value "
             "differ, and neither is what training without that layer would give.",
@@ -289,13 +290,13 @@ def _findings(named: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for net, mine in named["shares"].groupby("net", sort=False):
         at = {row["swapped"]: row for row in mine.to_dict("records")}
         seen = named["recognised"][named["recognised"]["net"] == net].to_dict("records")
-        hits = {(row["swapped"], row["as"]): 100 * row["share"] for row in seen}
+        hits = {(row["swapped"], row["as"]): _percent(row) for row in seen}
         styles, parameters = (int(mine[name].iloc[0]) for name in ("styles", "parameters"))
         for what in (w for w in ("gamma", "beta") if w in at):
             yield (
                 f"{net}: {what} alone brings the output {_percent(at[what])} of the way to the "
-                f"target style; {hits[what, 'target']:.0f} % of the outputs are recognised as the "
-                f"target, {hits[what, 'own']:.0f} % as their own style (chance {100 / styles:.0f} "
+                f"target style; {hits[what, 'target']} of the outputs are recognised as the "
+                f"target, {hits[what, 'own']} as their own style (chance {100 / styles:.0f} "
                 "%)."
             )
         alone = [row for what, row in at.items() if what not in WHOLE]
@@ -334,6 +335,21 @@ def _falling(net: Any, blends: pd.DataFrame) -> str:
         f"R² {fit['estimate']:.3f} ({fit['low']:.3f} to {high:.3f}), "
         f"{mine['chance']['estimate']:.2f} for the same distances in random order."
     )
+
+
+def _cautions(shares: pd.DataFrame, plan: Plan) -> Iterator[str]:
+    """Say where intervals rest on fewer units than any verdict would need."""
+    for net, mine in shares.groupby("net", sort=False):
+        few = [
+            f"{int(mine[name].iloc[0])} {name} (a verdict would need {plan.minimum[least]})"
+            for name, least in (("contents", "images"), ("styles", "styles"))
+            if mine[name].iloc[0] < plan.minimum[least]
+        ]
+        if few:
+            yield (
+                f"Caution: {net} was swapped at {' and '.join(few)}; its intervals rest on few "
+                "degrees of freedom and say little of other styles."
+            )
 
 
 def _percent(row: Mapping[Any, Any]) -> str:

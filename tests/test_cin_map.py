@@ -225,6 +225,10 @@ def test_a_report_from_tables(rng):
     assert "expand 60 %, res 30 %, contract 10 %" in text
     assert "falls at every step in 100 %" in text
     assert "a style is 14 numbers" in text
+    seen = report.tables["recognised"].set_index(["swapped", "as"]).loc[("gamma", "target")]
+    share, low, high = (f"{100 * seen[name]:.0f}" for name in ("share", "low", "high"))
+    assert f"{share} % ({low} to {high}) of the outputs are recognised as the target" in text
+    assert "styles (a verdict would need 8); its intervals rest on few" in report.limitations[0]
     methods = " ".join(report.methods)
     assert re.search(r"\d+ random orders of all 3 normalisers over 6 ordered pairs", methods)
     for figure in report.figures:

@@ -30,6 +30,9 @@ LIBRARIES = (
 )
 """Libraries whose version may change a byte of a report; torch's belongs to the run."""
 
+NAMES = ("images.sha256", "reference.sha256")
+"""Entries of a configuration whose sha256 is of file names, not of content."""
+
 _ABSOLUTE = re.compile(r"(?:(?<==)|^)(?:~|/|[A-Za-z]:[\\/])[^,\s]*")
 
 
@@ -88,8 +91,18 @@ def without_paths(value: Any) -> Any:
 
 
 def weights(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (where, sha256) of every sha256 in a run's configuration, in sorted order."""
-    return sorted(set(_hashes(facts["config"], "")))
+    """Return (where, sha256) of every sha256 in a run's configuration, in sorted order.
+
+    That of `images` and `reference` is of the names alone, and says so; what the files held stands
+    in the table `images` of the run.
+
+    >>> weights({"config": {"images": {"count": 1, "sha256": "a" * 64}}})[0][0]
+    'images.sha256 (names)'
+    """
+    pairs = set(_hashes(facts["config"], ""))
+    return sorted(
+        (f"{where} (names)" if where in NAMES else where, digest) for where, digest in pairs
+    )
 
 
 def plan_note(plan_sha256: str, runs: list[dict[str, Any]]) -> str:
