@@ -12,7 +12,7 @@ import pytest
 from statsnorm.errors import ImageError, StatsnormError
 from statsnorm.images.decode import decode
 from statsnorm.images.names import original_name, relative_path, safe_name
-from statsnorm.images.sources import find_images, pair_directory, require_distinct
+from statsnorm.images.sources import find_images, pair_directory, require_distinct, shared_files
 
 
 def touch(root: Path, *names: str) -> None:
@@ -223,3 +223,20 @@ def test_one_file_under_two_names_is_no_second_unit(tmp_path):
     (tmp_path / "z.jpg").write_text("one")
     with pytest.raises(StatsnormError, match=r"'a.jpg' and 'z.jpg' are one file"):
         require_distinct(find_images(tmp_path))
+
+
+def test_a_copy_of_a_tested_image_is_shared_with_the_reference(tmp_path):
+    for name, text in (
+        ("t/a.jpg", "one"),
+        ("t/b.jpg", "two"),
+        ("r/c.jpg", "six"),
+        ("r/d.jpg", "two"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    tested, reference = (find_images(tmp_path / name) for name in "tr")
+    assert shared_files(tested, reference) == 1
+    assert shared_files(tested, tested) == 2
+    (tmp_path / "r" / "e.jpg").symlink_to(tmp_path / "t" / "a.jpg")
+    (tmp_path / "r" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    assert shared_files(tested, find_images(tmp_path / "r")) == 2

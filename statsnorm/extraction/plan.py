@@ -14,7 +14,13 @@ from statsnorm.images.conditions import BUILT_IN, check_condition, needs_style
 from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, StyleSpec
 from statsnorm.images.doses import check_doses, dose_of
-from statsnorm.images.sources import ImageRef, find_images, pair_directory, require_distinct
+from statsnorm.images.sources import (
+    ImageRef,
+    find_images,
+    pair_directory,
+    require_distinct,
+    shared_files,
+)
 from statsnorm.images.styles import check_strength, generator_name, style_indices
 from statsnorm.images.stylise import StyleGenerator, check_side, load_style_generator
 from statsnorm.limits import check_limit, check_size
@@ -258,8 +264,7 @@ def _reference_styles(
     """Return the styles of the reference cells: held out from the design where there are any."""
     if not reference:
         return ()
-    tested = {ref.path.resolve() for ref in refs}
-    shared = sum(ref.path.resolve() in tested for ref in reference)
+    shared = shared_files(refs, reference)
     used = config.design.styles if config.design else (StyleSpec("", ""),)
     held_out = _held_out(used)
     if shared and not held_out:
@@ -287,12 +292,11 @@ def _held_out(used: Sequence[StyleSpec]) -> tuple[StyleSpec, ...]:
 def _describe_reference(inputs: Inputs) -> dict[str, Any] | None:
     if not inputs.reference:
         return None
-    tested = {ref.path.resolve() for ref in inputs.refs}
     return {
         **_described(inputs.reference),
         "content_sha256": _content_sha256(inputs.reference),
         "styles": [style.label for style in inputs.reference_styles],
-        "shared_contents": sum(ref.path.resolve() in tested for ref in inputs.reference),
+        "shared_contents": shared_files(inputs.refs, inputs.reference),
     }
 
 

@@ -6,6 +6,7 @@ these names by code point, so it depends neither on the locale nor on the file s
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,6 +107,23 @@ def require_distinct(refs: Sequence[ImageRef]) -> None:
             first = seen.setdefault(hashlib.file_digest(file, "sha256").digest(), ref.image)
             if first != ref.image:
                 raise same_file(first, ref.image)
+
+
+def shared_files(refs: Sequence[ImageRef], others: Sequence[ImageRef]) -> int:
+    """Return how many of `others` are a file of `refs`: the same place, or a copy of its bytes."""
+    places = {ref.path.resolve() for ref in refs}
+    by_size: dict[int, list[ImageRef]] = {}
+    for ref in refs:
+        with suppress(OSError):
+            by_size.setdefault(ref.path.stat().st_size, []).append(ref)
+    return sum(other.path.resolve() in places or _has_copy(other, by_size) for other in others)
+
+
+def _has_copy(ref: ImageRef, by_size: Mapping[int, Sequence[ImageRef]]) -> bool:
+    with suppress(OSError):
+        same = by_size.get(ref.path.stat().st_size, ())
+        return any(filecmp.cmp(ref.path, other.path, shallow=False) for other in same)
+    return False
 
 
 def same_file(first: str, second: str) -> StatsnormError:
