@@ -223,7 +223,10 @@ class _Groups:
         if len(groups) < 2:
             return None
         images = sorted(set.intersection(*(set(g["image"]) for g in groups)))
-        kept = [g[g["image"].isin(images)].index.to_numpy() for g in groups]
+        kept = [
+            (g if len(g) == len(images) else g[g["image"].isin(images)]).index.to_numpy()
+            for g in groups
+        ]
         if len(images) < LEAST_IMAGES or any(len(k) != len(images) for k in kept):
             return None
         arrays = [np.asarray(self.mean[rows], np.float64) for rows in kept]
