@@ -136,7 +136,7 @@ def matching_row_groups(dataset: Any, where: Where) -> list[tuple[str, int]]:
     ]
 
 
-def key_counts(files: Sequence[Path]) -> dict[tuple[Any, ...], int]:
+def key_counts(files: Sequence[Path], schema: Any = MOMENTS_SCHEMA) -> dict[tuple[Any, ...], int]:
     """Count the rows of every combination of :data:`GROUP_KEYS` and :data:`TAP_COLUMNS`.
 
     A column with one value in a row group is taken from its statistics and not read.
@@ -144,12 +144,12 @@ def key_counts(files: Sequence[Path]) -> dict[tuple[Any, ...], int]:
     Raises
     ------
     SchemaError
-        If a file is damaged, or no table of moments.
+        If a file is damaged, or no table of `schema`.
     """
     counts: dict[tuple[Any, ...], int] = {}
     columns = (*GROUP_KEYS, *TAP_COLUMNS)
     for path in files:
-        check_schema(path, MOMENTS_SCHEMA)
+        check_schema(path, schema)
         try:
             with pq.ParquetFile(path, read_dictionary=list(columns)) as file:
                 for group in range(file.num_row_groups):

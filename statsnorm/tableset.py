@@ -18,7 +18,14 @@ from statsnorm import reader
 from statsnorm.errors import StatsnormError
 from statsnorm.reader import GROUP_KEYS, TAP_COLUMNS
 from statsnorm.rundir import Run, read_run, require_finished
-from statsnorm.tables import CORRELATIONS_SCHEMA, IMAGES_SCHEMA, SCHEMAS, float_matrix, read_table
+from statsnorm.tables import (
+    CORRELATIONS_SCHEMA,
+    IMAGES_SCHEMA,
+    MOMENTS_SCHEMA,
+    SCHEMAS,
+    float_matrix,
+    read_table,
+)
 
 Floats = NDArray[np.float64]
 Runs = str | Path | Sequence[str | Path]
@@ -135,7 +142,7 @@ class Tables:
 
     def correlation_keys(self) -> pd.DataFrame:
         """Return what :meth:`keys` returns, of the correlations; no rows where there are none."""
-        return _key_frame(self.correlation_files)
+        return _key_frame(self.correlation_files, CORRELATIONS_SCHEMA)
 
     def correlations(self, **where: Any) -> CorrelationMatrix:
         """Return keys (rows), channels (n,) and correlations (rows, n, n) of one tap.
@@ -337,8 +344,8 @@ def _placed(table: Any, axes: Sequence[str]) -> _Placed:
     return _Placed(place, shape, labels, keys, int(np.prod(shape)) - len(place))
 
 
-def _key_frame(files: Sequence[Path]) -> pd.DataFrame:
-    counts = reader.key_counts(files)
+def _key_frame(files: Sequence[Path], schema: Any = MOMENTS_SCHEMA) -> pd.DataFrame:
+    counts = reader.key_counts(files, schema)
     frame = pd.DataFrame(list(counts), columns=[*GROUP_KEYS, *TAP_COLUMNS])
     frame["n_images"] = np.fromiter(counts.values(), np.int64, len(counts))
     order = ["source", "network", "depth", *GROUP_KEYS]

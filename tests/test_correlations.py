@@ -175,7 +175,7 @@ def test_only_at_the_taps_asked_for_and_those_of_the_output(photos, tmp_path):
             correlation_taps=["post_norm", "vgg_of_output"], **asked)  # fmt: skip
     keys = Tables(tmp_path / "r").correlation_keys()
     assert set(keys["tap_kind"]) == {"post_norm", "vgg_of_output"}
-    assert len(set(keys["tap"])) == 18 + 4
+    assert len(set(keys["tap"])) == 18 + 5
 
 
 def test_instance_normalisation_in_a_real_network_keeps_rho(photos, tmp_path):
