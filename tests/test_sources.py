@@ -240,3 +240,12 @@ def test_a_copy_of_a_tested_image_is_shared_with_the_reference(tmp_path):
     (tmp_path / "r" / "e.jpg").symlink_to(tmp_path / "t" / "a.jpg")
     (tmp_path / "r" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     assert shared_files(tested, find_images(tmp_path / "r")) == 2
+
+
+def test_two_gram_targets_that_are_one_file_are_no_two_styles(tmp_path):
+    from statsnorm.images.gram import load_gram_styles
+
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text("one")
+    with pytest.raises(StatsnormError, match=r"'a.jpg' and 'b.jpg' are one file"):
+        load_gram_styles(find_images(tmp_path))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from statsnorm.errors import unknown
 from statsnorm.images.decode import decode
-from statsnorm.images.sources import ImageRef
+from statsnorm.images.sources import ImageRef, require_distinct
 from statsnorm.networks import Network, load_network
 
 STYLE_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -87,7 +87,13 @@ def load_gram_styles(
         Function evaluations of the optimiser for each image.
     size : int
         Side of the targets in pixels.
+
+    Raises
+    ------
+    StatsnormError
+        If two targets are one file: a style is one unit.
     """
+    require_distinct(targets)
     decoded = {target.image: decode(target, size=size) for target in targets}
     with torch.inference_mode(mode=False), torch.no_grad():
         vgg = load_network("vgg16")
