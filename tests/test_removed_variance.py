@@ -12,6 +12,7 @@ from scipy import stats as distributions
 from synthetic_tables import planted_study
 
 from analyses import removed_variance
+from statsnorm import figures
 from statsnorm.decisions import (
     CONTRADICTED,
     FACTOR_DEPENDENT,
@@ -151,6 +152,26 @@ def test_reml_agrees_with_mean_squares(planted):
     texts = removed_variance.run(moved, PLAN, np.random.default_rng(0)).findings
     text = next(t for t in texts if t.startswith("REML"))
     assert float(re.search(r"within ([\d.e-]+)", text)[1]) > 0.1
+
+
+def test_kinds_of_batches_are_networks_of_their_own():
+    tables = planted_study(
+        np.random.default_rng(12), images=6, styles=4, levels=2, channels=3, conditions=False,
+        untrained=0,
+    )  # fmt: skip
+    plain = list(tables.blocks)
+    for kind in ("mixed", "style-homogeneous"):
+        for row, *rest in plain:
+            tables.blocks.append(({**row, "bn_mode": "train", "batch_kind": kind}, *rest))
+    found = report(tables)
+    by_depth = found.tables["by_depth"]
+    assert not by_depth.duplicated(["tap", "factor"]).any()
+    assert set(found.tables["removed"]["net"]) == {
+        "cin26, index 0", "cin26, index 0, mixed batches",
+        "cin26, index 0, style-homogeneous batches",
+    }  # fmt: skip
+    for figure in found.figures:
+        getattr(figures, figure.draw)(found.tables[figure.table], **figure.options)
 
 
 def test_pipeline_null_gives_zero_and_no_support():

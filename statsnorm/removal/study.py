@@ -54,11 +54,12 @@ class Study:
 
     @property
     def label(self) -> str:
-        """Short name for sentences: the network, its index, cell and seed where they exist."""
+        """Short name for sentences: the network; its index, cell, seed, batches if they matter."""
         parts = [str(self.key["net"])]
         parts += [f"index {self.key['index']}"] if self.key["index"] else []
         parts += [str(self.key["cell"])] if self.key["cell"] else []
         parts += [f"seed {self.key['seed']}"] if self.key["seed"] >= 0 else []
+        parts += [f"{self.key['batch_kind']} batches"] if self.key["bn_mode"] == "train" else []
         return ", ".join(parts)
 
     def in_member(self, member: Study, taps: Sequence[Tap]) -> list[Tap]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ class ReportResult:
 
     def __str__(self) -> str:
         lines = [str(self.out / "report.html"), self.headline]
-        lines += [f"{hypothesis}: {verdict}" for hypothesis, verdict in self.verdicts]
+        for (hypothesis, verdict), times in Counter(self.verdicts).items():
+            lines.append(f"{hypothesis}: {verdict}" + (f" ({times} networks)" if times > 1 else ""))
         for name, reason in self.left_out:
             what = "asked for, but left out" if name in self.asked else "left out"
             lines.append(f"{what}: {name}: {reason}")
