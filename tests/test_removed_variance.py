@@ -160,7 +160,7 @@ def test_kinds_of_batches_are_networks_of_their_own():
         untrained=0,
     )  # fmt: skip
     plain = list(tables.blocks)
-    for kind in ("mixed", "style-homogeneous"):
+    for kind in ("mixed", "style-homogeneous", "content-homogeneous"):
         for row, *rest in plain:
             tables.blocks.append(({**row, "bn_mode": "train", "batch_kind": kind}, *rest))
     found = report(tables)
@@ -169,7 +169,10 @@ def test_kinds_of_batches_are_networks_of_their_own():
     assert set(found.tables["removed"]["net"]) == {
         "cin26, index 0", "cin26, index 0, mixed batches",
         "cin26, index 0, style-homogeneous batches",
+        "cin26, index 0, content-homogeneous batches",
     }  # fmt: skip
+    assert found.headline.count("normalisation removed") == 1
+    assert " 3 more below: cin26, index 0, content-homogeneous batches, " in found.headline
     for figure in found.figures:
         getattr(figures, figure.draw)(found.tables[figure.table], **figure.options)
 

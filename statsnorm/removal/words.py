@@ -18,6 +18,7 @@ from statsnorm.removal.study import Frames, primary_places
 FACTOR_WORDS = {"style": "style", "content": "content", "contrast": "contrast"}
 FRACTION_SCALE = "removed fraction, or difference of removed fractions"
 LOG_SCALE = "log ratio (Psi), or difference of log ratios"
+MOST_IN_HEADLINE = 3  # networks; the sentences of more would fill the first screen
 
 
 def counts(j: Judged) -> str:
@@ -65,7 +66,10 @@ def removed_words(part: tuple[float, float, float]) -> str:
 
 
 def headline(judged: Sequence[Judged], plan: Plan) -> str:
-    """Return the sentence of the first screen, for every network."""
+    """Return the sentences of the first screen; of many networks, those of the first."""
+    if len(judged) > MOST_IN_HEADLINE:
+        others = ", ".join(j.study.label for j in judged[1:])
+        return f"{_headline(judged[0], plan)} {len(judged) - 1} more below: {others}."
     return " ".join(_headline(j, plan) for j in judged)
 
 
