@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from statsnorm.decisions import load_plan
 from statsnorm.errors import NonFiniteError, StatsnormError
 from statsnorm.extraction import extract, measure
 from statsnorm.images.colour import equalise_luminance
 from statsnorm.images.decode import decode
 from statsnorm.load import Tables, load_moments
 from statsnorm.networks import load_network, untrained
+from statsnorm.report.provenance import plan_note, run_facts
 from statsnorm.rundir import info
 
 TINY = "tiny_networks:instance_norm"
@@ -541,3 +543,11 @@ def test_killed_at_random_points_the_tables_are_the_same(photos, tmp_path):
         process.wait()
     extract(photos, out=tmp_path / "r", **options)
     assert tree(tmp_path / "r") == tree(tmp_path / "whole")
+
+
+def test_a_run_records_the_decision_rules_that_held_for_it(photos, tmp_path):
+    extract(photos, out=tmp_path / "r", networks=[TINY], **QUICK)
+    (run,) = Tables(tmp_path / "r").runs
+    (execution,) = run_facts(run)["executions"]
+    assert execution["plan_sha256"] == load_plan().sha256
+    assert "not changed" in plan_note(load_plan().sha256, [run_facts(run)])

@@ -472,11 +472,13 @@ def test_paths_are_cut_and_relative_names_are_kept():
 
 def test_the_plan_note_says_changed_in_capitals():
     def runs(*hashes):
-        return [{"config": {"plan_sha256": h}} for h in hashes]
+        return [{"config": {}, "executions": [{"plan_sha256": h}]} for h in hashes]
 
     assert "not changed" in plan_note("a" * 64, runs("a" * 64))
     assert "CHANGED" in plan_note("a" * 64, runs("a" * 64, "b" * 64))
-    assert "do not record" in plan_note("a" * 64, [{"config": {}}])
+    assert "do not record" in plan_note("a" * 64, [{"config": {}, "executions": [{}]}])
+    some = [*runs("a" * 64), {"executions": [{}]}]
+    assert "not changed since the runs that record them" in plan_note("a" * 64, some)
 
 
 def test_stored_tables_open_with_plain_pyarrow(written):

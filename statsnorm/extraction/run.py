@@ -50,6 +50,7 @@ from statsnorm.rundir import (
     unit_is_finished,
     writing,
 )
+from statsnorm.shipped import plan_sha256
 from statsnorm.tables import (
     INVARIANCE_SCHEMA,
     LEVELS_SCHEMA,
@@ -426,6 +427,7 @@ def _execution(device: str, config: ExtractConfig, workers: int) -> dict[str, An
         "workers": workers,
         "process": os.getpid(),
         "threads": torch.get_num_threads(),
+        "plan_sha256": plan_sha256(),
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in libraries},

@@ -11,6 +11,15 @@ from pathlib import Path
 from types import ModuleType
 
 from statsnorm.errors import StatsnormError, unknown
+from statsnorm.shipped import analyses_folder, shipped_plan_path
+
+__all__ = [
+    "ON_REQUEST",
+    "ORDER",
+    "Analysis",
+    "analyses_folder",
+    "shipped_plan_path",
+]
 
 ORDER = (
     *("removed_variance", "figure1", "dose_response", "cin_style", "reemergence"),
@@ -50,18 +59,6 @@ class Analysis:
         value = getattr(self.module, name)
         assert callable(value)
         return value  # type: ignore[no-any-return]
-
-
-def analyses_folder() -> Path:
-    """Return the folder of the shipped analyses: inside a wheel, or beside a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "analyses"
-    return inside if inside.is_dir() else package.parent / "analyses"
-
-
-def shipped_plan_path() -> Path:
-    """Return the file of the decision rules that ship with statsnorm."""
-    return analyses_folder() / "plan.toml"
 
 
 def shipped_names() -> list[str]:

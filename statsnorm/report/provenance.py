@@ -33,6 +33,9 @@ LIBRARIES = (
 NAMES = ("images.sha256", "reference.sha256")
 """Entries of a configuration whose sha256 is of file names, not of content."""
 
+EXECUTION = ("device", "deterministic", "plan_sha256", "versions")
+"""What a report keeps of how a run was executed."""
+
 _ABSOLUTE = re.compile(r"(?:(?<==)|^)(?:~|/|[A-Za-z]:[\\/])[^,\s]*")
 
 
@@ -107,12 +110,13 @@ def weights(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def plan_note(plan_sha256: str, runs: list[dict[str, Any]]) -> str:
     """Return one sentence on whether the decision rules changed since the runs were made."""
-    recorded = {run["config"].get("plan_sha256") for run in runs}
+    recorded = {e.get("plan_sha256") for run in runs for e in run.get("executions", [{}])}
     known = {r for r in recorded if r}
     if not known:
         return "The runs do not record the decision rules that held when they were made."
-    if known == {plan_sha256} and None not in recorded:
-        return "The decision rules have not changed since the runs were made."
+    if known == {plan_sha256}:
+        some = " that record them" if None in recorded else ""
+        return f"The decision rules have not changed since the runs{some} were made."
     return (
         "THE DECISION RULES CHANGED since the runs were made "
         f"(then {', '.join(sorted(k[:12] for k in known))}; now {plan_sha256[:12]})."
@@ -141,7 +145,7 @@ def _executions(log: Path) -> list[dict[str, Any]]:
     seen: set[str] = set()
     for path in sorted(log.glob("*.json")):
         execution = _read(path).get("execution", {})
-        kept = {k: execution[k] for k in ("device", "deterministic", "versions") if k in execution}
+        kept = {k: execution[k] for k in EXECUTION if k in execution}
         if kept:
             seen.add(json.dumps(without_paths(kept), sort_keys=True))
     return [json.loads(text) for text in sorted(seen)]

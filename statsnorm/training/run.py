@@ -48,6 +48,7 @@ from statsnorm.rundir import (
     unit_is_finished,
     writing,
 )
+from statsnorm.shipped import plan_sha256
 from statsnorm.stopping import stop_on_signals
 from statsnorm.tables import CURVES_SCHEMA, SKIPPED_SCHEMA, write_table
 from statsnorm.training.cell import CellResult, CellTraining, side_by_side
@@ -393,7 +394,9 @@ def _write_cell(sitting: Sitting, cell: TrainingCell, result: CellResult) -> Non
     table = pa.Table.from_pylist(result.rows, schema=CURVES_SCHEMA)
     write_table(run.path / curves_file(cell.name), table, metadata=footer)
     kept = _checkpoints(sitting, cell, result.status)
-    record_shard(run, cell.name, (*files, *kept), {"status": result.status})
+    record_shard(
+        run, cell.name, (*files, *kept), {"status": result.status, "plan_sha256": plan_sha256()}
+    )
 
 
 def _save(
