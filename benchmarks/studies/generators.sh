@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The study behind reports/cin26: does normalisation in cin26 remove style, content or contrast?
+# The study behind reports/generators: does normalisation in cin26 remove style, content or contrast?
 #
-#     bash benchmarks/studies/cin26.sh PHOTOS REFERENCE TEXTURE_NETS RUNS
+#     bash benchmarks/studies/generators.sh PHOTOS REFERENCE TEXTURE_NETS RUNS
 #
 # PHOTOS: a folder of at least 24 photographs. REFERENCE: a list of others, which calibrate the
 # frozen maps. TEXTURE_NETS: the folder of the 2016 BN texture networks. Resumable; about a quarter
-# of an hour on two CPU cores. Then: statsnorm report RUNS/* --out reports/cin26
+# of an hour on two CPU cores. Then: statsnorm report RUNS/* --analysis removed_variance --analysis divergence --out reports/generators
 set -euo pipefail
 photos=$1 reference=$2 nets=$(realpath "$3") runs=$4
 here=$(dirname "$0")
 mkdir -p "$runs"
 design=$runs.design.toml
-sed "s|TEXTURE_NETS|$nets|" "$here/cin26.toml" > "$design"
+sed "s|TEXTURE_NETS|$nets|" "$here/generators.toml" > "$design"
 blends=$runs.blends.toml
 { echo 'strength = [0.4, 0.7]'; sed 's|restore = "luminance"|restore = "none"|' "$design"; } > "$blends"
 index=$runs.index.toml
