@@ -67,6 +67,7 @@ MEANINGS: dict[str, str] = {
 def write(folder: Path) -> None:
     """Write the generated pages below the documentation's folder."""
     (folder / "tables.md").write_text(tables_page(), encoding="utf-8")
+    (folder / "conditions.md").write_text(conditions_page(), encoding="utf-8")
     (folder / "analyses.md").write_text(analyses_page(), encoding="utf-8")
     (folder / "precision-table.md").write_text(precision_table(), encoding="utf-8")
 
@@ -102,6 +103,13 @@ def _meaning(table: str, column: str) -> str:
     if table == "curves" and column in own:
         return own[column]
     return MEANINGS[column].replace("|", "\\|")
+
+
+def conditions_page() -> str:
+    """Return the table of conditions that stands in the module that makes them."""
+    path = ROOT / "statsnorm" / "images" / "conditions.py"
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return f"# Conditions\n\n{text}\n"
 
 
 def analyses_page() -> str:

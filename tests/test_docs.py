@@ -70,6 +70,13 @@ def test_the_readme_names_every_command():
     assert not missing
 
 
+def test_the_table_of_conditions_names_all_of_them():
+    from statsnorm.images import conditions
+
+    text = conditions.__doc__ or ""
+    assert [name for name in conditions.BUILT_IN if f"\n| {name} |" not in text] == []
+
+
 def test_the_examples_of_readme_and_main_help_parse(parse):
     found = examples(README.read_text(encoding="utf-8")) + examples(main.help or "")
     assert len(found) >= 4
