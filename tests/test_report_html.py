@@ -9,6 +9,7 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 from report_cases import write_analysis, write_run
 
 from statsnorm.report.render import TEMPLATES
@@ -188,7 +189,7 @@ def test_a_claim_unfolds_by_key_and_says_when_specifications_disagree(opened):
     assert not sentence.is_visible()
     claim.focus()
     claim.press("Enter")
-    assert sentence.is_visible()
+    expect(sentence).to_be_visible()
 
 
 @needs_chromium
@@ -197,24 +198,24 @@ def test_figures_enlarge_by_key_and_come_back(opened):
     button = page.locator("figure .enlarge").first
     button.focus()
     button.press("Enter")
-    assert page.locator("dialog[open] .stage svg").count() == 1
-    before = page.locator("dialog .stage svg").bounding_box()
-    assert before["height"] > 500
+    enlarged = page.locator("dialog[open] .stage svg")
+    expect(enlarged).to_have_count(1)
+    assert enlarged.bounding_box()["height"] > 500
     page.keyboard.press("Escape")
-    assert page.locator("dialog[open]").count() == 0
-    assert page.locator("figure .art svg").count() == 1
-    assert page.evaluate("document.activeElement.className") == "enlarge"
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    expect(page.locator("figure .art svg")).to_have_count(1)
+    expect(button).to_be_focused()
     page.locator("figure .art").first.click()
-    assert page.locator("dialog[open] .stage svg").count() == 1
+    expect(enlarged).to_have_count(1)
 
 
 @needs_chromium
 def test_deep_links_open_the_folds_around_them(opened):
     page = opened(fragment="#a-fake-t-noise")  # in the appendix, which is folded
-    assert page.locator("#a-fake-t-noise table").is_visible()
+    expect(page.locator("#a-fake-t-noise table")).to_be_visible()
     assert page.locator("#a-fake-t-noise").bounding_box()["y"] < 900
     page.locator(".toc a[href='#provenance']").click()
-    assert page.get_by_text("names every file of this report").is_visible()
+    expect(page.get_by_text("names every file of this report")).to_be_visible()
 
 
 @needs_chromium
