@@ -85,12 +85,12 @@ def test_the_examples_of_readme_and_main_help_parse(parse):
         parse(words)
 
 
-@pytest.mark.parametrize("page", ["quickstart", "recipes", "scale", "faq"])
+@pytest.mark.parametrize("page", ["quickstart", "recipes"])
 def test_the_examples_of_the_pages_parse(page, parse):
     text = (README.parent / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    for words in examples(text.replace("$SLURM_PROCID/$SLURM_NTASKS", "0/8")):
-        if "..." in words or words[0].startswith("-"):
-            continue
+    found = examples(text)
+    assert len(found) >= 4
+    for words in found:
         assert words[0] in COMMANDS
         parse(words)
 

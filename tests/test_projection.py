@@ -20,7 +20,7 @@ from statsnorm.removal import projection
 from statsnorm.removal.crossed import find_designs, load_members
 from statsnorm.removal.neighbours import neighbour_table
 from statsnorm.removal.summary import sufficient_statistics
-from statsnorm.report.discover import shipped_plan_path
+from statsnorm.shipped import shipped_plan_path
 
 PLAN = load_plan(shipped_plan_path())
 PAIR = [("original", "frozen:prefix"), ("original", "none")]

@@ -9,9 +9,10 @@ from typing import Any
 
 from statsnorm.decisions import load_plan
 from statsnorm.report.compare import Difference, compare_files
-from statsnorm.report.discover import Analysis, shipped_plan_path
+from statsnorm.report.discover import Analysis
 from statsnorm.report.encode import sha256, slug
 from statsnorm.report.inputs import PLAN, Inputs, collect
+from statsnorm.shipped import shipped_plan_path
 
 PLANS = ("plan.toml", PLAN)  # the shipped rules, and those beside the report
 

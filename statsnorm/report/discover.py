@@ -11,15 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from statsnorm.errors import StatsnormError, unknown
-from statsnorm.shipped import analyses_folder, shipped_plan_path
-
-__all__ = [
-    "ON_REQUEST",
-    "ORDER",
-    "Analysis",
-    "analyses_folder",
-    "shipped_plan_path",
-]
+from statsnorm.shipped import analyses_folder
 
 ORDER = (
     *("removed_variance", "figure1", "dose_response", "cin_style", "reemergence"),

@@ -8,12 +8,13 @@ from pathlib import Path
 from statsnorm.errors import SchemaError
 from statsnorm.report import provenance
 from statsnorm.report.build import build
-from statsnorm.report.discover import Analysis, shipped_plan_path
+from statsnorm.report.discover import Analysis
 from statsnorm.report.encode import sha256
 from statsnorm.report.extras import kept_extras
 from statsnorm.report.inputs import PLAN, Inputs, own_copy, read_inputs
 from statsnorm.report.verification import recorded_analyses
 from statsnorm.report.write import ReportResult, replace_directory, result_of
+from statsnorm.shipped import shipped_plan_path
 
 
 def rebuild(

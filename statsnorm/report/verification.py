@@ -16,9 +16,10 @@ from statsnorm.errors import SchemaError, StatsnormError
 from statsnorm.report import changes, provenance
 from statsnorm.report.build import Built, build
 from statsnorm.report.compare import Difference, compare_files
-from statsnorm.report.discover import Analysis, analyses_folder, load_analysis
+from statsnorm.report.discover import Analysis, load_analysis
 from statsnorm.report.extras import EXTRAS
 from statsnorm.report.inputs import Inputs, read_inputs
+from statsnorm.shipped import analyses_folder
 
 Runs = str | Path | Sequence[str | Path]
 

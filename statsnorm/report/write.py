@@ -14,9 +14,10 @@ from statsnorm.decisions import load_plan
 from statsnorm.errors import StatsnormError
 from statsnorm.load import Tables
 from statsnorm.report.build import Built, build
-from statsnorm.report.discover import find_analyses, shipped_plan_path
+from statsnorm.report.discover import find_analyses
 from statsnorm.report.extras import make_extras, require_offered
 from statsnorm.report.inputs import MANIFEST, collect
+from statsnorm.shipped import shipped_plan_path
 
 Runs = str | Path | Sequence[str | Path]
 
