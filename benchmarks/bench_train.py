@@ -20,6 +20,7 @@ from statsnorm.training.batches import heldout_batches, minibatches
 from statsnorm.training.cell import CellTraining
 from statsnorm.training.cell import side_by_side as together
 from statsnorm.training.deterministic import deterministic
+from statsnorm.training.fresh import fresh_generator, place
 from statsnorm.training.loss import (
     CONTENT_TAP,
     STYLE_TAPS,
@@ -28,7 +29,6 @@ from statsnorm.training.loss import (
     style_targets,
 )
 from statsnorm.training.plan import TrainConfig, TrainingCell
-from statsnorm.training.run import _generator, _on
 from statsnorm.training.step import Execution, Pool, Problem, Stepper
 
 
@@ -131,7 +131,7 @@ def our_steps(
 def benchmark(size: Size, device: str) -> Iterator[Row]:
     """Yield plain / ours, so that 1.3 means 1.3 times as fast."""
     keep_freed_memory()
-    vgg = _on(load_network("vgg16"), torch.device(device))
+    vgg = place(load_network("vgg16"), torch.device(device))
     gpu = device.startswith("cuda")
     ways = [("fp32", False), ("tf32", False), ("bf16", False), ("tf32", True), ("bf16", True)]
     for norm, (precision, compiled) in product(("in", "bn"), ways if gpu else ways[:1]):
@@ -152,7 +152,7 @@ def _ratio(
     problem = problem_of(config, vgg, size.images, device)
 
     def fresh() -> Network:
-        return _on(_generator(config, norm, 5), torch.device(device))
+        return place(fresh_generator(config, norm, 5), torch.device(device))
 
     plain = plain_loop(
         replace(problem, config=replace(config, precision="fp32")), fresh(), size.steps
@@ -172,14 +172,14 @@ def _ratio(
 
 def seed_noise(size: Size, device: str, steps: int) -> Iterator[Row]:
     """Last losses in reduced precision against fp32, in units of the spread between seeds."""
-    vgg = _on(load_network("vgg16"), torch.device(device))
+    vgg = place(load_network("vgg16"), torch.device(device))
 
     def last(precision: str, seed: int) -> float:
         config = TrainConfig(
             targets=("t",), size=size.pixels, batch=size.batch, iterations=steps,
             precision=precision,
         )  # fmt: skip
-        network = _on(_generator(config, "in", seed), torch.device(device))
+        network = place(fresh_generator(config, "in", seed), torch.device(device))
         problem = problem_of(config, vgg, size.images, device)
         stepper = Stepper(problem, network, seed=seed, lr=config.lr, how=Execution())
         with tf32(allowed=precision != "fp32"):
@@ -209,7 +209,7 @@ def _cells(
         CellTraining(
             TrainingCell(block=k, target="t", norm="in", condition="original", seed=5),
             problem,
-            _on(_generator(config, "in", 5), torch.device(device)),
+            place(fresh_generator(config, "in", 5), torch.device(device)),
             how=Execution(),
         )
         for k in range(count)
@@ -243,7 +243,7 @@ def _determinism(size: Size, device: str, vgg: Network) -> Iterator[Row]:
     def losses(norm: str, how: Execution, batch: int) -> Tensor:
         config = TrainConfig(targets=("t",), size=size.pixels, batch=batch, iterations=20)
         problem = problem_of(config, vgg, size.images, device)
-        network = _on(_generator(config, norm, 5), torch.device(device))
+        network = place(fresh_generator(config, norm, 5), torch.device(device))
         stepper = Stepper(problem, network, seed=5, lr=config.lr, how=how)
         for _ in range(20):
             stepper.update()

@@ -18,6 +18,7 @@ from statsnorm.trained import trained_cells
 from statsnorm.training import train
 from statsnorm.training.batches import heldout_batches, minibatches
 from statsnorm.training.cell import train_cell
+from statsnorm.training.fresh import fresh_generator
 from statsnorm.training.loss import (
     STYLE_TAPS,
     content_features,
@@ -32,7 +33,6 @@ from statsnorm.training.plan import (
     split_images,
     training_cells,
 )
-from statsnorm.training.run import _generator
 from statsnorm.training.step import Pool, Problem, Stepper, batch_statistics
 
 
@@ -82,7 +82,9 @@ def run_cell(config, vgg, norm="in", **options):
     cell = TrainingCell(
         block=0, target="t.png", norm=norm, condition="original", seed=5, lr=config.lr
     )
-    return train_cell(cell, problem_of(config, vgg), _generator(config, norm, cell.seed), **options)
+    return train_cell(
+        cell, problem_of(config, vgg), fresh_generator(config, norm, cell.seed), **options
+    )
 
 
 @pytest.mark.parametrize("statistics", ["gram", "moments"])
@@ -156,7 +158,7 @@ def test_cells_of_a_block_share_weights_and_order_and_nothing_else():
     assert len({c.name for c in cells}) == len(cells) == 12
     assert len({c.seed for c in cells[:6]}) == 1
     assert cells[0].seed != cells[6].seed
-    a, b = (_generator(config, norm, cells[0].seed).module for norm in ("in", "bn"))
+    a, b = (fresh_generator(config, norm, cells[0].seed).module for norm in ("in", "bn"))
     for (name, p), (_, q) in zip(a.named_parameters(), b.named_parameters(), strict=True):
         assert torch.equal(p, q), name
 
@@ -232,7 +234,7 @@ def test_a_diverging_cell_ends_with_the_reason(vgg):
 
 def test_evaluation_leaves_running_statistics_alone(vgg):
     config = tiny()
-    generator = _generator(config, "bn", 1)
+    generator = fresh_generator(config, "bn", 1)
     before = {k: v.clone() for k, v in generator.module.state_dict().items()}
     with torch.no_grad(), batch_statistics(generator.module, batch=True):
         generator.forward(torch.rand(2, 3, 16, 16))
@@ -242,7 +244,7 @@ def test_evaluation_leaves_running_statistics_alone(vgg):
 
 def test_train_writes_curves_and_generators_and_skips_what_is_done(tmp_path, monkeypatch):
     from statsnorm.demo import demo_targets
-    from statsnorm.training import run as module
+    from statsnorm.training import sitting as module
 
     options = {
         "target": demo_targets(tmp_path / "targets")[:1],
@@ -309,7 +311,7 @@ def test_tf32_is_used_only_where_it_was_asked_for(tmp_path, monkeypatch, precisi
 
     seen = []
     switch = torch.backends.cudnn
-    monkeypatch.setattr(module, "_train_all", lambda *_: seen.append(switch.allow_tf32))
+    monkeypatch.setattr(module, "train_all", lambda *_: seen.append(switch.allow_tf32))
     before = switch.allow_tf32
     train(
         "embedded",

@@ -78,7 +78,7 @@ def test_pilot_finds_each_arms_rate_and_the_study_uses_it(tmp_path, options, tar
 
 
 def test_stopping_in_time_and_going_on_gives_the_same_tables(tmp_path, options, monkeypatch):
-    from statsnorm.training import run as module
+    from statsnorm.training import sitting as module
 
     whole = train("embedded", **options, out=tmp_path / "whole")
     first = train("embedded", **options, out=tmp_path / "parts", time_limit=1e-9)

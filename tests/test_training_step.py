@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from statsnorm.networks import load_network
 from statsnorm.training.cell import CellTraining, side_by_side
 from statsnorm.training.deterministic import deterministic, reflected
+from statsnorm.training.fresh import fresh_generator
 from statsnorm.training.loss import losses
 from statsnorm.training.plan import TrainingCell
-from statsnorm.training.run import _generator
 from statsnorm.training.step import Execution, Recorded, Stepper
 
 NORMS = ("in", "bn", "cin", "ln", "gn", "none", "in-mean", "in-sd", "actnorm")
@@ -25,7 +25,7 @@ def vgg():
 
 def stepper_of(config, vgg, norm, how=None):
     problem = problem_of(config, vgg)
-    generator = _generator(config, norm, 5)
+    generator = fresh_generator(config, norm, 5)
     return Stepper(problem, generator, seed=5, lr=config.lr, how=how or Execution())
 
 
@@ -33,7 +33,7 @@ def stepper_of(config, vgg, norm, how=None):
 def test_updates_have_the_bits_of_a_plain_loop(vgg, norm):
     config = tiny(iterations=5)
     stepper = stepper_of(config, vgg, norm)
-    problem, plain = problem_of(config, vgg), _generator(config, norm, 5)
+    problem, plain = problem_of(config, vgg), fresh_generator(config, norm, 5)
     module = plain.module.train().requires_grad_(True)
     adam = torch.optim.Adam(module.parameters(), lr=config.lr)
     for t, numbers in enumerate(problem.pool.order(5)):
@@ -123,7 +123,7 @@ def test_cells_side_by_side_have_the_bits_of_cells_alone(vgg):
         CellTraining(
             TrainingCell(block=0, target="t.png", norm=norm, condition="original", seed=5),
             problem_of(config, vgg),
-            _generator(config, norm, 5),
+            fresh_generator(config, norm, 5),
             how=Execution(),
         )
         for norm in ("in", "bn")
@@ -145,7 +145,11 @@ def test_a_cell_out_of_time_is_kept_and_goes_on_to_the_same_bits(vgg, tmp_path):
 
     def begin():
         return CellTraining(
-            cell, problem_of(config, vgg), _generator(config, "bn", 5), part=part, how=Execution()
+            cell,
+            problem_of(config, vgg),
+            fresh_generator(config, "bn", 5),
+            part=part,
+            how=Execution(),
         )
 
     first = begin()

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import nn
 
 from statsnorm import locks
 from statsnorm.allocator import keep_freed_memory
-from statsnorm.errors import StatsnormError, UnfinishedRunError
+from statsnorm.errors import StatsnormError
 from statsnorm.extraction.measure import tf32
 from statsnorm.extraction.run import resolve_device
 from statsnorm.generators import (
-    cell_status,
-    checkpoint_file,
-    curves_file,
-    generator_file,
     kept_iterations,
 )
 from statsnorm.images.conditions import check_condition, needs_style
@@ -34,32 +27,24 @@ from statsnorm.images.names import safe_name
 from statsnorm.images.sources import find_images
 from statsnorm.images.stylise import load_style_generator
 from statsnorm.networks import load_network
-from statsnorm.networks.network import Network
-from statsnorm.networks.texture import TextureGenerator, texture_network
-from statsnorm.networks.weights import save_checkpoint
 from statsnorm.rundir import (
     Expected,
     Run,
-    begin_shard,
-    end_shard,
     finish,
     open_run,
-    record_shard,
-    unit_is_finished,
     writing,
 )
-from statsnorm.shipped import plan_sha256
 from statsnorm.stopping import stop_on_signals
-from statsnorm.tables import CURVES_SCHEMA, SKIPPED_SCHEMA, write_table
-from statsnorm.training.cell import CellResult, CellTraining, side_by_side
+from statsnorm.tables import SKIPPED_SCHEMA, write_table
 from statsnorm.training.deterministic import deterministic as exact
-from statsnorm.training.loss import STATISTICS, style_targets
-from statsnorm.training.plan import TrainConfig, TrainingCell, check_names, training_cells
+from statsnorm.training.files import CellFiles, final_files
+from statsnorm.training.fresh import fresh_generator, place
+from statsnorm.training.loss import STATISTICS
+from statsnorm.training.plan import TrainConfig, check_names, training_cells
 from statsnorm.training.pool import Pools, decode_all, tuned_parameters
 from statsnorm.training.rates import pilot_rates
-from statsnorm.training.step import Execution, Problem
-
-Progress = Callable[[int, int, str], None]
+from statsnorm.training.sitting import Progress, Sitting, train_all
+from statsnorm.training.step import Execution
 
 
 def train(
@@ -208,7 +193,7 @@ def train(
             **({"pilot_run": pilot_run.hash} if pilot_run else {}),
             **({"keep_checkpoints": list(keep)} if keep else {}),
         },
-        expected=Expected(files=tuple(p for c in cells for p in _files(c, keep_generators))),
+        expected=Expected(files=tuple(p for c in cells for p in final_files(c, keep_generators))),
         restart=restart,
     )
     with writing(run):
@@ -219,8 +204,7 @@ def train(
         targets={t: d.pixels[None].to(where) for t, d in targets.items()},
         how=Execution(compile=compile),
         checkpoint_every=checkpoint_every,
-        keep=keep,
-        generators=keep_generators,
+        files=CellFiles(run=run, keep=keep, generators=keep_generators),
         until=began + time_limit if time_limit is not None else math.inf,
     )
     with (
@@ -231,25 +215,9 @@ def train(
         locks.signs_of_life(run.path / "locks"),
     ):
         sitting.stop = stop.is_set
-        _train_all(sitting, cells, together, progress)
+        train_all(sitting, cells, together, progress)
         finish(run)
     return run
-
-
-@dataclass(slots=True, kw_only=True)
-class Sitting:
-    """What the cells of one call share."""
-
-    run: Run
-    pools: Pools
-    targets: Mapping[str, torch.Tensor]  # path -> (1, 3, H, W) on the device
-    how: Execution
-    checkpoint_every: int
-    keep: Sequence[int]  # iterations whose generators are kept
-    generators: Sequence[str]  # globs of the cells whose generators are kept
-    until: float  # by time.monotonic()
-    stop: Callable[[], bool] = lambda: False
-    longest: float = 0.0  # seconds of a group of cells, begun and ended in this call
 
 
 def _prepare(
@@ -261,7 +229,7 @@ def _prepare(
     limit: int,
 ) -> tuple[Pools, dict[str, Decoded]]:
     """Read images and targets, load networks, tune conditions: everything before the first cell."""
-    vgg = _on(load_network(config.loss, weights=weights), device)
+    vgg = place(load_network(config.loss, weights=weights), device)
     found = decode_all(find_images(images), size=config.size, pixel_limit=limit)
     styled = any(needs_style(c) or c == "blur" for c in config.conditions)  # blur: as `style`
     stylise = load_style_generator(config.style_generator, device=device) if styled else None
@@ -281,7 +249,7 @@ def _prepare(
 def _check_arms(config: TrainConfig) -> None:
     """Refuse now what would fail when a cell's turn has come."""
     for kind in config.norms:
-        _generator(config, kind, 0)
+        fresh_generator(config, kind, 0)
     named = {(norm, condition) for norm, condition, _ in config.arm_lr}
     if config.arm_lr and config.lr_grid:
         raise StatsnormError("give several learning rates or a pilot's choice of them, not both")
@@ -290,185 +258,12 @@ def _check_arms(config: TrainConfig) -> None:
             raise StatsnormError(f"the pilot has no learning rate for {arm[0]} on {arm[1]}")
 
 
-def _train_all(
-    sitting: Sitting, cells: Sequence[TrainingCell], together: int, progress: Progress | None
-) -> None:
-    """Train what is not done yet, some cells side by side, in block-major order.
-
-    Cells in other hands are asked for again as long as there was something to do meanwhile.
-    """
-    left, before = _not_done(sitting, cells), len(cells) + 1
-    for cell in set(cells) - set(left):  # whoever finished it may have died before this
-        if not locks.is_held(sitting.run.lock_path(cell.name)):
-            _part(sitting.run, cell).unlink(missing_ok=True)
-    while left and len(left) < before:
-        done, before = len(cells) - len(left), len(left)
-        for start in range(0, len(left), together):
-            group = left[start : start + together]
-            if progress:
-                progress(done + start, len(cells), group[0].name)
-            began = time.monotonic()
-            if began + sitting.longest >= sitting.until:
-                return
-            if _train_group(sitting, group):
-                sitting.longest = max(sitting.longest, time.monotonic() - began)
-            if sitting.stop():
-                raise _stopped(sitting.run, group)
-        left = _not_done(sitting, left)
-    if progress:
-        progress(len(cells), len(cells), "trained")
-
-
-def _not_done(sitting: Sitting, cells: Sequence[TrainingCell]) -> list[TrainingCell]:
-    return [cell for cell in cells if not _is_done(sitting, cell)]
-
-
-def _stopped(run: Run, group: Sequence[TrainingCell]) -> UnfinishedRunError:
-    kept = [cell.name for cell in group if _part(run, cell).exists()]
-    also = f", and {' and '.join(kept)} as far as it came" if kept else ""
-    return UnfinishedRunError(
-        f"stopped; the finished cells are in {run.path}{also}: give the same command again and it "
-        "goes on"
-    )
-
-
-def _train_group(sitting: Sitting, group: Sequence[TrainingCell]) -> bool:
-    """Train the cells of a group that nobody else is at; return whether it was the whole group."""
-    run = sitting.run
-    held = [cell for cell in group if begin_shard(run, cell.name)]
-    try:
-        mine = _not_done(sitting, held)
-        trainings = [_begin(sitting, cell) for cell in mine]
-        whole = side_by_side(trainings, until=sitting.until, stop=sitting.stop)
-        for cell, training in zip(mine, trainings, strict=True):
-            if training.finished:
-                _write_cell(sitting, cell, training.result())
-        for cell in held:
-            if _is_done(sitting, cell):
-                _part(run, cell).unlink(missing_ok=True)
-    finally:
-        for cell in held:
-            end_shard(run, cell.name)
-    return whole and len(mine) == len(group)
-
-
-def _begin(sitting: Sitting, cell: TrainingCell) -> CellTraining:
-    pools, config = sitting.pools, sitting.pools.config
-    problem = Problem(
-        config=config,
-        pool=pools[cell.condition],
-        vgg=pools.vgg,
-        targets=style_targets(pools.vgg, sitting.targets[cell.target], config.statistics),
-    )
-    part = _part(sitting.run, cell)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    network = _on(_generator(config, cell.norm, cell.seed), pools.device)
-
-    def keep_it(iteration: int) -> None:
-        if iteration in sitting.keep:
-            path = sitting.run.path / checkpoint_file(cell.name, iteration)
-            _save(path, network.module, cell, iteration)
-
-    return CellTraining(
-        cell,
-        problem,
-        network,
-        part=part,
-        checkpoint_every=sitting.checkpoint_every,
-        reached=keep_it,
-        how=sitting.how,
-    )
-
-
-def _part(run: Run, cell: TrainingCell) -> Path:
-    return (run.path / generator_file(cell.name)).with_suffix(".part.safetensors")
-
-
-def _write_cell(sitting: Sitting, cell: TrainingCell, result: CellResult) -> None:
-    """Write the generator, if it is kept, then the curves."""
-    run, files = sitting.run, _files(cell, sitting.generators)
-    if generator_file(cell.name) in files:
-        generator = run.path / generator_file(cell.name)
-        _save(generator, result.module, cell, result.iteration, status=result.status)
-    footer = {**run.metadata, "statsnorm.status": result.status}
-    table = pa.Table.from_pylist(result.rows, schema=CURVES_SCHEMA)
-    write_table(run.path / curves_file(cell.name), table, metadata=footer)
-    kept = _checkpoints(sitting, cell, result.status)
-    record_shard(
-        run, cell.name, (*files, *kept), {"status": result.status, "plan_sha256": plan_sha256()}
-    )
-
-
-def _save(
-    path: Path, module: nn.Module, cell: TrainingCell, iteration: int, *, status: str = "training"
-) -> None:
-    assert isinstance(module, TextureGenerator)
-    metadata = {
-        **module.architecture,
-        "target": safe_name(Path(cell.target).name),
-        "condition": cell.condition,
-        "block": f"b{cell.block:02d}",
-        "cell": cell.name,
-        "seed": cell.seed,
-        "iteration": iteration,
-        "status": status,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, module, metadata)
-
-
-def _is_done(sitting: Sitting, cell: TrainingCell) -> bool:
-    """Return whether a cell has all its files with the bytes that were written."""
-    run, files = sitting.run, _files(cell, sitting.generators)
-    if not all((run.path / name).exists() for name in files):
-        return False
-    try:
-        status = cell_status(run, cell.name)
-    except (OSError, pa.ArrowException):
-        return False  # not even a footer: the cell is made again
-    return unit_is_finished(run, cell.name, (*files, *_checkpoints(sitting, cell, status)))
-
-
-def _checkpoints(sitting: Sitting, cell: TrainingCell, status: str) -> tuple[str, ...]:
-    """Return the generators kept on the way; a cell that ended early has no later ones."""
-    names = [checkpoint_file(cell.name, iteration) for iteration in sitting.keep]
-    done = status == "done"
-    return tuple(name for name in names if done or (sitting.run.path / name).exists())
-
-
-def _files(cell: TrainingCell, generators: Sequence[str]) -> tuple[str, ...]:
-    kept = any(fnmatchcase(cell.name, pattern) for pattern in generators)
-    return (curves_file(cell.name), *([generator_file(cell.name)] if kept else []))
-
-
-def _generator(config: TrainConfig, norm: str, seed: int) -> Network:
-    """Return a fresh generator; its convolutions depend on the seed, not on the norm."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = TextureGenerator(
-            norm, width=config.width, blocks=config.residual_blocks, norm_at=config.norm_at
-        )
-    return texture_network(module, cell="", seed=seed, iteration=0)
-
-
 def _block_targets(target: Sequence[str | Path], blocks: int | None) -> tuple[str, ...]:
     names = [str(t) for t in target]
     if blocks is not None and blocks < 1:
         raise StatsnormError(f"blocks must be at least 1, got {blocks}")
     count = blocks or len(names)
     return tuple(names[i % len(names)] for i in range(count)) if names else ()
-
-
-def _on(network: Network, device: torch.device) -> Network:
-    """Place a network where it runs fastest: channels last, but on a CPU not with IN.
-
-    PyTorch has no such kernel of instance normalisation there: a step of a generator with it
-    takes 1.08 times as long, one with batch normalisation .98 times.
-    """
-    last = device.type != "cpu" or network.norm in ("none", "bn")
-    layout = torch.channels_last if last else torch.contiguous_format
-    network.module.to(device, memory_format=layout)  # type: ignore[call-overload]
-    return network
 
 
 def _write_skipped(run: Run, skipped: Sequence[Any]) -> None:
