@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from statsnorm.arrays import CellArray, CorrelationMatrix, Floats, MomentsMatrix
 from statsnorm.errors import StatsnormError
 from statsnorm.stats.scale_free import live_channels, scale_free
-from statsnorm.tableset import CellArray, CorrelationMatrix, Floats, MomentsMatrix, Runs, Tables
+from statsnorm.tableset import Runs, Tables
 
 __all__ = [
     "CellArray",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from statsnorm import reader
+from statsnorm.arrays import (
+    CellArray,
+    CorrelationArray,
+    CorrelationMatrix,
+    MomentsMatrix,
+    full_matrices,
+    placed_rows,
+    same_channels,
+    scattered,
+)
 from statsnorm.errors import StatsnormError
 from statsnorm.reader import GROUP_KEYS, TAP_COLUMNS
 from statsnorm.rundir import Run, read_run, require_finished
@@ -27,48 +36,9 @@ from statsnorm.tables import (
     read_table,
 )
 
-Floats = NDArray[np.float64]
 Runs = str | Path | Sequence[str | Path]
 
 DESIGN_AXES = ("image", "style", "level")
-
-
-class MomentsMatrix(NamedTuple):
-    """Rows of `moments` with the lists as matrices."""
-
-    keys: pd.DataFrame  # one row per row of mean and var
-    mean: NDArray[np.float32]  # (n, C)
-    var: NDArray[np.float32]  # (n, C), population variance
-
-
-class CorrelationMatrix(NamedTuple):
-    """Rows of `correlations` of one tap, the upper triangles as whole matrices."""
-
-    keys: pd.DataFrame  # one row per row of correlation
-    channels: NDArray[np.int64]  # (n,) of the tap, which rows and columns are
-    correlation: NDArray[np.float32]  # (rows, n, n), ones on the diagonal
-
-
-@dataclass(frozen=True, slots=True)
-class CorrelationArray:
-    """Correlations of one tap over named axes; a missing cell is nan."""
-
-    correlation: Floats  # axes..., pairs: the upper triangle by rows
-    channels: NDArray[np.int64]  # (n,) of the tap
-    labels: Mapping[str, list[Any]]  # axis -> its labels, in the order of the array
-    keys: Mapping[str, Any]  # every other key column -> its one value
-    missing: int  # cells without a row
-
-
-@dataclass(frozen=True, slots=True)
-class CellArray:
-    """Moments of one tap over named axes; a missing cell is nan in all channels."""
-
-    mean: Floats  # axes..., C
-    var: Floats  # axes..., C; population variance
-    labels: Mapping[str, list[Any]]  # axis -> its labels, in the order of the array
-    keys: Mapping[str, Any]  # every other key column -> its one value
-    missing: int  # cells without a row
 
 
 class Tables:
@@ -158,7 +128,7 @@ class Tables:
             If no run has correlations, nothing matches, or rows keep different channels.
         """
         table = self._correlation_rows(where)
-        channels = _same_channels(table)
+        channels = same_channels(table)
         keys = table.drop_columns(["channels", "correlation"]).to_pandas()
         upper = float_matrix(table.column("correlation"))
         return CorrelationMatrix(keys, channels, full_matrices(upper, len(channels)))
@@ -172,10 +142,10 @@ class Tables:
     ) -> CorrelationArray:
         """Return the correlations of one tap as an array over `axes`; as :meth:`array`."""
         table = self._correlation_rows(dict(where) if call is None else {**where, "call": call})
-        placed = _placed(table, axes)
+        placed = placed_rows(table, axes)
         return CorrelationArray(
-            _scatter(table.column("correlation"), placed.place, placed.shape),
-            _same_channels(table),
+            scattered(table.column("correlation"), placed.place, placed.shape),
+            same_channels(table),
             placed.labels,
             placed.keys,
             placed.missing,
@@ -230,10 +200,10 @@ class Tables:
             If another key column has several values (they are listed), or a cell two rows.
         """
         table = self.rows(dict(where) if call is None else {**where, "call": call})
-        placed = _placed(table, axes)
+        placed = placed_rows(table, axes)
         return CellArray(
-            _scatter(table.column("mean"), placed.place, placed.shape),
-            _scatter(table.column("var"), placed.place, placed.shape),
+            scattered(table.column("mean"), placed.place, placed.shape),
+            scattered(table.column("var"), placed.place, placed.shape),
             placed.labels,
             placed.keys,
             placed.missing,
@@ -302,48 +272,6 @@ class Tables:
         return _concat(name, [f for run in self.runs for f in _files(run, name)])
 
 
-def full_matrices(upper: NDArray[Any], n: int) -> NDArray[Any]:
-    """Return symmetric matrices (..., n, n) with unit diagonal from upper triangles by rows.
-
-    >>> full_matrices(np.array([0.5]), 2)
-    array([[1. , 0.5],
-           [0.5, 1. ]])
-    """
-    full = np.ones((*upper.shape[:-1], n, n), upper.dtype)
-    rows, columns = np.triu_indices(n, 1)
-    full[..., rows, columns] = full[..., columns, rows] = upper
-    return full
-
-
-class _Placed(NamedTuple):
-    """Where the rows of a table go in an array over axes."""
-
-    place: NDArray[np.int64]
-    shape: tuple[int, ...]
-    labels: dict[str, list[Any]]
-    keys: dict[str, Any]
-    missing: int
-
-
-def _placed(table: Any, axes: Sequence[str]) -> _Placed:
-    others = [name for name in GROUP_KEYS if name not in axes]
-    if found := reader.varying(table, others):
-        raise reader.ambiguous(found)
-    coded = [reader.axis_codes(table.column(name)) for name in axes]
-    shape = tuple(len(labels) for _, labels in coded)
-    place = np.ravel_multi_index([codes for codes, _ in coded], shape)
-    if (twice := np.bincount(place)).max() > 1:
-        raise StatsnormError(f"{(twice > 1).sum()} cells have several rows; one run at a time")
-    if found := reader.varying(table, ["pixels"]):
-        raise StatsnormError(
-            f"images of several sizes ({', '.join(map(str, sorted(found['pixels'])))} pixels at "
-            "this tap) are not one sample; give runs of one --size"
-        )
-    labels = {name: labels for name, (_, labels) in zip(axes, coded, strict=True)}
-    keys = {name: table.column(name)[0].as_py() for name in (*others, *TAP_COLUMNS)}
-    return _Placed(place, shape, labels, keys, int(np.prod(shape)) - len(place))
-
-
 def _key_frame(files: Sequence[Path], schema: Any = MOMENTS_SCHEMA) -> pd.DataFrame:
     counts = reader.key_counts(files, schema)
     frame = pd.DataFrame(list(counts), columns=[*GROUP_KEYS, *TAP_COLUMNS])
@@ -358,24 +286,6 @@ def _nothing(keys: pd.DataFrame, where: Mapping[str, Any]) -> StatsnormError:
             known = ", ".join(map(repr, sorted(set(keys[name]))[:12]))
             return StatsnormError(f"no rows with {name}={wanted!r}; there are {known}")
     return StatsnormError(f"no rows with {dict(where)!r} together")
-
-
-def _same_channels(table: Any) -> NDArray[np.int64]:
-    column = table.column("channels").combine_chunks()
-    counts = np.diff(np.asarray(column.offsets))
-    flat = column.flatten().to_numpy()
-    if len(set(counts.tolist())) > 1 or (flat.reshape(len(counts), -1) != flat[: counts[0]]).any():
-        raise StatsnormError(
-            "rows keep different channels (other seeds or limits); select rows of one tap and run"
-        )
-    return np.asarray(flat[: counts[0]], np.int64)
-
-
-def _scatter(column: Any, place: Any, shape: tuple[int, ...]) -> Floats:
-    values = float_matrix(column)
-    cells = np.full((int(np.prod(shape)), values.shape[1]), np.nan)
-    cells[place] = values
-    return cells.reshape(*shape, -1)
 
 
 def _files(run: Run, folder: str) -> list[Path]:
