@@ -32,6 +32,7 @@ class RemlComponents(Shown):
     """Result of :func:`reml_components`; arrays (C,)."""
 
     components: Mapping[str, Array]  # factor -> variance, in the order given; then `residual`
+    criterion: Array  # -2 log restricted likelihood at its maximum, with lme4's constant
     at_bound: Array  # some component is 0: mean squares may be negative there
     converged: Array
     n: int
@@ -41,6 +42,10 @@ def reml_components(
     y: ArrayLike, factors: Mapping[str, ArrayLike], *, crossed: tuple[str, str] | None = None
 ) -> RemlComponents:
     """Return the variance components of random factors, crossed or nested, channel by channel.
+
+    The criterion is (n-1)(1 + log(2 pi q / (n-1))) + log|V| + log(1' V^-1 1), V the covariance
+    over the residual variance and q = (y - mu)' V^-1 (y - mu) [2]_; two models of one channel
+    may be compared by it.
 
     Parameters
     ----------
@@ -60,6 +65,7 @@ def reml_components(
     References
     ----------
     .. [1] H. D. Patterson and R. Thompson, Biometrika 58 (1971), 545-554.
+    .. [2] D. Bates et al., J. Stat. Softw. 67(1) (2015), eq. 42.
     """
     a = sample("y", y, least=4)
     if len(a) > LARGEST:
@@ -79,11 +85,14 @@ def reml_components(
     rows = [_channel(frame.assign(y=column), formula) for column in a.T]
     found = {name: np.array([row[0][name] for row in rows]) for name in (*labels, "residual")}
     least = np.min([found[name] / sum(found.values()) for name in labels], axis=0)
-    return RemlComponents(found, least < ZERO, np.array([row[1] for row in rows]), len(a))
+    criterion, converged = (np.array([row[place] for row in rows]) for place in (1, 2))
+    return RemlComponents(found, criterion, least < ZERO, converged, len(a))
 
 
-def _channel(frame: pd.DataFrame, formula: Mapping[str, str]) -> tuple[dict[str, float], bool]:
-    """Fit one channel, standardised.
+def _channel(
+    frame: pd.DataFrame, formula: Mapping[str, str]
+) -> tuple[dict[str, float], float, bool]:
+    """Fit one channel, standardised; return components, REML criterion, convergence.
 
     The profiled restricted likelihood is statsmodels'; its maximum is sought here, over the logs
     of the variance ratios: `MixedLM.fit` leaves a maximum on the bound with a wrong one (L-BFGS)
@@ -91,7 +100,7 @@ def _channel(frame: pd.DataFrame, formula: Mapping[str, str]) -> tuple[dict[str,
     """
     mean, sd = float(frame["y"].mean()), float(frame["y"].std())
     if not sd > 1e-9 * abs(mean):
-        return dict.fromkeys((*formula, "residual"), np.nan), False
+        return dict.fromkeys((*formula, "residual"), np.nan), np.nan, False
     scaled = frame.assign(y=(frame["y"] - mean) / sd)
     model = MixedLM.from_formula("y ~ 1", scaled, groups="one", re_formula="0", vc_formula=formula)
     model.reml, model.cov_pen, model.fe_pen, model._cov_sing = True, None, None, 0  # as `fit` does
@@ -108,4 +117,5 @@ def _channel(frame: pd.DataFrame, formula: Mapping[str, str]) -> tuple[dict[str,
     scale = float(model.get_scale(model.get_fe_params(none, ratios)[0], none, ratios))
     names = sorted(formula)  # statsmodels orders variance components by name
     values = {name: float(r) * scale * sd**2 for name, r in zip(names, ratios, strict=True)}
-    return {**values, "residual": scale * sd**2}, bool(fit.success)
+    criterion = 2 * float(fit.fun) + 2 * (len(frame) - 1) * np.log(sd)  # n - 1 contrasts, rescaled
+    return {**values, "residual": scale * sd**2}, criterion, bool(fit.success)

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from statsnorm.errors import StatsnormError
 from statsnorm.stats.inputs import Array, check_confidence, is_constant
-from statsnorm.stats.permanova import block_orders
+from statsnorm.stats.orders import block_orders
 from statsnorm.stats.result import Shown
 from statsnorm.stats.samples import Index, finite_array, generator, level_codes, sample, whole
 

@@ -162,6 +162,17 @@ def test_energy_against_scipy_in_one_dimension(groups):
     assert_allclose(energy_distance(x, y).statistic, stats.energy_distance(x, y) ** 2)
 
 
+def test_energy_in_one_dimension_against_all_pairs(rng):
+    # sorted values instead of pairs; ties, unequal sizes, far from 0
+    x, y = rng.integers(0, 9, 40) + 1e3, rng.normal(1004, 2, 31)
+    xy, xx, yy = (cdist(a[:, None], b[:, None]) for a, b in ((x, y), (x, x), (y, y)))
+    result = energy_distance(x, y)
+    assert_allclose(result.statistic, 2 * xy.mean() - xx.mean() - yy.mean(), rtol=1e-10)
+    assert_allclose(result.normalised, result.statistic / (2 * xy.mean()), rtol=1e-10)
+    unbiased = 2 * xy.mean() - xx.sum() / (40 * 39) - yy.sum() / (31 * 30)
+    assert_allclose(result.unbiased, unbiased, rtol=1e-10)
+
+
 def test_energy_against_full_matrices(groups, monkeypatch):
     x, y = groups
     xy, xx, yy = cdist(x, y), cdist(x, x), cdist(y, y)

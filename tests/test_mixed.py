@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 from test_components import MACHINES, PENICILLIN
 from test_oneway import DYESTUFF, PASTES
 
@@ -21,6 +22,7 @@ def test_penicillin_against_lme4():
         rtol=1e-3,
     )
     assert_allclose(r.components["plate"][0], 0.7169082126, atol=1e-4)
+    assert_allclose(r.criterion, 330.8606, atol=5e-5)  # "REML criterion at convergence: 330.8606"
     assert not r.at_bound[0]
 
 
@@ -48,6 +50,20 @@ def test_machines_with_interaction_are_mean_squares():
     assert_allclose(found, [22.858444, 46.387704, 13.909457, 0.9246296], rtol=2e-3)
 
 
+def test_criterion_against_the_normal_density_of_contrasts():
+    # orthonormal contrasts of y are normal with mean 0; their density differs from the restricted
+    # likelihood by log(1'1) = log n alone
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(7), [2, 5, 3, 4, 4, 6, 2])
+    y = 30 + 4 * (rng.normal(size=26) + rng.normal(size=7)[groups])
+    r = reml_components(y, {"group": groups})
+    same = groups[:, None] == groups
+    covariance = r.components["group"] * same + r.components["residual"] * np.eye(26)
+    contrasts = np.linalg.svd(np.ones((1, 26)))[2][1:]
+    density = stats.multivariate_normal(cov=contrasts @ covariance @ contrasts.T)
+    assert_allclose(r.criterion, -2 * density.logpdf(contrasts @ y) + np.log(26), rtol=1e-9)
+
+
 def test_a_negative_component_is_held_at_its_bound():
     rng = np.random.default_rng(3)
     groups = np.repeat(np.arange(6), 4)
@@ -66,6 +82,8 @@ def test_scale_and_constant_channels():
     r = reml_components(np.column_stack([y, 1e-4 * y + 7, np.full(24, 2.0)]), {"group": groups})
     assert_allclose(r.components["group"][1], 1e-8 * r.components["group"][0], rtol=1e-6)
     assert np.isnan(r.components["group"][2])
+    assert_allclose(r.criterion[1] - r.criterion[0], 2 * 23 * np.log(1e-4))
+    assert np.isnan(r.criterion[2])
 
 
 def test_bad_input():

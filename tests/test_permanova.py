@@ -7,7 +7,22 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.datasets import load_iris
 
 from statsnorm.errors import StatsnormError
-from statsnorm.stats.permanova import permanova, permdisp, spatial_median
+from statsnorm.stats.permanova import permanova
+from statsnorm.stats.permdisp import permdisp
+from statsnorm.stats.spatial_median import spatial_median
+
+# Cover of 30 plant species, one digit each, at 20 sites of dune meadow: vegan's data(dune), from
+# R. H. G. Jongman et al., Data Analysis in Community and Landscape Ecology (1987)
+DUNE = """
+    100000000004000070420000000000 300203400004000050470000505000 040702000004000060560000202020
+    080202302004000050450050201020 200042200004000025260500322020 200030000000000065340600355060
+    200020200000000265450300322020 040500000040004040442020302020 030300000006004420450220203020
+    400042400000000063440000306120 000000000000020073400020503240 040800000000000400040240203040
+    050500010000000300292020202000 040000000240000000002000206004 040000000250003000002000201040
+    070400000080003000022000000043 202040000000020002100000200000 000002000000000023300003502160
+    003040000000250000000033602030 050000000040004000004005200043
+"""
+MANAGEMENT = "SF BF SF SF HF HF HF HF HF BF BF SF SF NM NM SF NM NM NM NM"
 
 
 @pytest.fixture
@@ -32,6 +47,28 @@ def test_iris_against_vegan(iris, rng):
     assert_allclose(result.r2, 0.86894445, rtol=1e-8)
     assert result.pvalue == 0.01
     assert (result.dof, result.residual_dof, result.n) == (2, 147, 150)
+
+
+def test_dune_meadows_against_vegan(rng):
+    # R 4.2, vegan 2.6-4: adonis2(dune ~ Management, dune.env, method = "bray")
+    #            Df SumOfSqs      R2      F
+    # Management  3   1.4686 0.34161 2.7672
+    # Residual   16   2.8304 0.65839
+    cover = np.array([[int(digit) for digit in site] for site in DUNE.split()])
+    assert cover.shape == (20, 30)
+    bray_curtis = squareform(pdist(cover, "braycurtis"))
+    result = permanova(
+        bray_curtis,
+        {"management": MANAGEMENT.split()},
+        metric="precomputed",
+        rng=rng,
+        permutations=999,
+    )
+    assert_allclose(result.r2, 0.34161067, rtol=1e-8)
+    assert_allclose(result.statistic, 2.76724, rtol=2e-6)
+    assert_allclose([result.sum_squares[0], result.residual_sum_squares], [1.4686, 2.8304], 5e-5)
+    assert (result.dof, result.residual_dof, result.n) == (3, 16, 20)
+    assert result.pvalue < 0.01
 
 
 @pytest.mark.parametrize(("center", "f"), [("centroid", 11.3467569), ("median", 10.7480797)])

@@ -60,7 +60,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "intersection_union",
     ),
     "statsnorm.stats.oneway": ("nested", "one_way", "one_way_replicates"),
-    "statsnorm.stats.permanova": ("permanova", "permdisp"),
+    "statsnorm.stats.permanova": ("permanova",),
+    "statsnorm.stats.permdisp": ("permdisp",),
     "statsnorm.stats.permutation": (
         "block_permutation_test",
         "sign_flip_test",

@@ -1,11 +1,11 @@
-"""PERMANOVA and PERMDISP: how far groups lie apart, and how unequally they spread.
+"""PERMANOVA: how far groups lie apart.
 
-A location effect in PERMANOVA may be a dispersion effect: always read it beside PERMDISP.
+A location effect may be a dispersion effect: always read it beside PERMDISP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +14,9 @@ from numpy.typing import ArrayLike
 
 from statsnorm.errors import StatsnormError
 from statsnorm.stats.inputs import Array, check_choice
+from statsnorm.stats.orders import CHUNK, block_orders, chunks
 from statsnorm.stats.result import Shown
 from statsnorm.stats.samples import Index, finite_array, generator, level_codes, sample, whole
-
-ASKED = 50  # steps between asking whether the nearest row is the spatial median
-CHUNK = 1 << 22  # numbers in one batch of permuted bases: 32 MiB of float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +34,6 @@ class PermanovaResult(Shown):
     residual_sum_squares: float
     total_sum_squares: float
     n: int
-    permutations: int
-
-
-@dataclass(frozen=True, slots=True)
-class PermdispResult(Shown):
-    """Result of :func:`permdisp`; arrays have one entry a group."""
-
-    statistic: float  # F of the distances to the group's own centre
-    pvalue: float  # (b + 1) / (B + 1)
-    groups: tuple[str, ...]
-    mean_distance: Array
-    sizes: Array
-    center: str
     permutations: int
 
 
@@ -213,191 +198,4 @@ def pseudo_f(squares: Array, dof: Index, total: float, residual_dof: int) -> Arr
     residual = np.where(residual > 1e-12 * total, residual, 0.0)
     with np.errstate(divide="ignore"):
         f: Array = squares / dof / residual
-    return f
-
-
-def block_orders(
-    n: int, blocks: ArrayLike | None, permutations: int, rng: np.random.Generator
-) -> Iterator[Index]:
-    """Yield random orders (n,) of the rows that move rows within their block only."""
-    if blocks is None:
-        for _ in range(permutations):
-            yield rng.permutation(n)
-        return
-    codes, _ = level_codes("blocks", blocks, n=n)
-    by_block = np.argsort(codes, kind="stable")
-    if np.bincount(codes).max() < 2:
-        raise StatsnormError("blocks must hold at least two rows somewhere; none can be permuted")
-    for _ in range(permutations):
-        order = np.empty(n, dtype=np.intp)
-        order[by_block] = np.lexsort((rng.random(n), codes))
-        yield order
-
-
-def chunks(orders: Iterator[Index], size: int) -> Iterator[Index]:
-    """Yield the orders in stacks (at most size, n)."""
-    stack: list[Index] = []
-    for order in orders:
-        stack.append(order)
-        if len(stack) == size:
-            yield np.stack(stack)
-            stack = []
-    if stack:
-        yield np.stack(stack)
-
-
-def permdisp(
-    x: ArrayLike,
-    labels: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    center: Literal["centroid", "median"] = "median",
-    blocks: ArrayLike | None = None,
-    permutations: int = 9999,
-) -> PermdispResult:
-    """Test that groups spread equally around their own centres (Euclidean).
-
-    Null: the rows' deviations from their group's centre have one law in all groups. F of a
-    one-way analysis of variance of the distances to the centres. The permutations move whole
-    deviations (scaled by sqrt(n_j / (n_j - 1))) and find the centres anew: permuting the
-    distances alone, as is common, rejects 10 % at 5 % with 5 rows a group, this 6 %.
-
-    Parameters
-    ----------
-    x : array_like, shape (n, d)
-        One row per independent image.
-    labels : array_like, shape (n,)
-        Group of each row; at least two rows in each.
-    rng : numpy.random.Generator
-    center : {"centroid", "median"}
-        Group mean, or spatial median (default: less sensitive to single rows).
-    blocks : array_like, shape (n,), optional
-        Permute within these only.
-    permutations : int
-
-    Raises
-    ------
-    StatsnormError
-        If shapes do not match, a group has one row or an unknown centre is asked for.
-
-    References
-    ----------
-    .. [1] M. J. Anderson, Biometrics 62 (2006), 245-253.
-    """
-    generator(rng)
-    whole("permutations", permutations, least=1)
-    check_choice(center, ("centroid", "median"), "center")
-    a = sample("x", x, least=4)
-    codes, levels = level_codes("labels", labels, n=len(a), least=2)
-    sizes = np.bincount(codes)
-    if sizes.min() < 2:
-        raise StatsnormError(
-            f"every group needs two rows, {levels[int(sizes.argmin())]!r} has {sizes.min()}"
-        )
-    flat = centred_factors(a, "euclidean")[0][None]  # (1, n, d), d <= n
-    quick, deviations = dispersion_f(flat, codes, sizes, center)
-    deviations = deviations[0] * np.sqrt(sizes / (sizes - 1))[codes][:, None]
-    exceed = 0
-    for order in chunks(
-        block_orders(len(a), blocks, permutations, rng), max(1, CHUNK // deviations.size)
-    ):
-        null = dispersion_f(deviations[order], codes, sizes, center)[0]
-        exceed += int((null >= quick * (1 - 1e-9)).sum())
-    distances = np.empty(len(a))
-    for j in range(len(levels)):
-        rows = a[codes == j]
-        middle = rows.mean(axis=0) if center == "centroid" else spatial_median(rows)
-        distances[codes == j] = np.linalg.norm(rows - middle, axis=1)
-    return PermdispResult(
-        statistic=float(one_way_f(distances[None], codes, sizes)[0]),
-        pvalue=(exceed + 1) / (permutations + 1),
-        groups=tuple(map(str, levels)),
-        mean_distance=np.bincount(codes, distances) / sizes,
-        sizes=sizes.astype(np.float64),
-        center=center,
-        permutations=permutations,
-    )
-
-
-def dispersion_f(x: Array, codes: Index, sizes: Index, center: str) -> tuple[Array, Array]:
-    """Return F (B,) of distances to the group centres of x (B, n, d), and the deviations.
-
-    Observed and permuted rows get the same 20 Weiszfeld steps for the median: enough for a
-    rank among permutations, not for the reported F.
-    """
-    deviations = np.empty_like(x)
-    for j in range(len(sizes)):
-        rows = x[:, codes == j]  # (B, m, d)
-        middle = rows.mean(axis=1, keepdims=True)
-        for _ in range(20 if center == "median" else 0):
-            lengths = np.sqrt(((rows - middle) ** 2).sum(axis=2))
-            weights = 1 / np.maximum(lengths, 1e-9 * lengths.max(axis=1, keepdims=True) + 1e-300)
-            weights /= weights.sum(axis=1, keepdims=True)
-            middle = weights[:, None] @ rows
-        deviations[:, codes == j] = rows - middle
-    return one_way_f(np.sqrt((deviations**2).sum(axis=2)), codes, sizes), deviations
-
-
-def spatial_median(rows: Array, *, tolerance: float = 1e-10, steps: int = 10_000) -> Array:
-    """Return the point (d,) with the least sum of distances to the rows (n, d).
-
-    Weiszfeld's iteration with the step of Vardi and Zhang where it meets a row. Towards a
-    median at a row that occurs several times, or close to it, it may creep; so the nearest row is
-    asked now and then whether it is the median, and a Newton step taken where that is lower.
-
-    References
-    ----------
-    .. [1] Y. Vardi and C.-H. Zhang, Proc. Natl. Acad. Sci. 97 (2000), 1423-1426.
-    """
-    point: Array = np.median(rows, axis=0)
-    scale = np.abs(rows - point).max()
-    for count in range(1, steps + 1):
-        pull, here, weight = _pull(rows, point, scale)
-        strength = float(np.linalg.norm(pull))
-        if here and here >= strength:
-            return point  # the row itself is the median
-        step = (1 - here / strength if here else 1.0) * pull / weight
-        point = point + step
-        if np.linalg.norm(step) <= tolerance * scale:
-            return point
-        if count % ASKED == 0:
-            nearest: Array = rows[np.linalg.norm(rows - point, axis=1).argmin()]
-            pull, here, _ = _pull(rows, nearest, scale)
-            if here >= np.linalg.norm(pull):
-                return nearest
-            point = _newton(rows, point)
-    raise StatsnormError(f"the spatial median of {len(rows)} rows did not settle in {steps} steps")
-
-
-def _pull(rows: Array, point: Array, scale: float) -> tuple[Array, int, float]:
-    """Return the sum of unit vectors to the rows elsewhere, how many are here, and sum 1/length."""
-    gaps = rows - point
-    lengths = np.linalg.norm(gaps, axis=1)
-    away = lengths > 1e-14 * scale
-    weights = np.divide(1.0, lengths, where=away, out=np.zeros_like(lengths))
-    return weights @ gaps, int((~away).sum()), float(weights.sum())
-
-
-def _newton(rows: Array, point: Array) -> Array:
-    """Return the Newton step's end if the sum of distances is less there, else the point."""
-    gaps = rows - point
-    lengths = np.linalg.norm(gaps, axis=1)
-    if not (lengths > 0).all():
-        return point
-    weights = 1 / lengths
-    hessian = weights.sum() * np.eye(len(point)) - gaps.T @ (gaps * weights[:, None] ** 3)
-    end: Array = point + np.linalg.lstsq(hessian, weights @ gaps, rcond=None)[0]
-    lower = np.linalg.norm(rows - end, axis=1).sum() < lengths.sum()
-    return end if lower else point
-
-
-def one_way_f(y: Array, codes: Index, sizes: Index) -> Array:
-    """Return the one-way F (B,) of each row of y (B, n)."""
-    n, groups = y.shape[1], len(sizes)
-    member = (codes[:, None] == np.arange(groups)).astype(np.float64)  # (n, J)
-    means = y @ member / sizes  # (B, J)
-    between = ((means - y.mean(axis=1, keepdims=True)) ** 2) @ sizes / (groups - 1)
-    within = ((y - means[:, codes]) ** 2).sum(axis=1) / (n - groups)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        f: Array = between / within
     return f

@@ -12,7 +12,7 @@ from scipy import stats
 
 from statsnorm.errors import StatsnormError
 from statsnorm.stats.inputs import Array, check_confidence, real_array
-from statsnorm.stats.permanova import block_orders, chunks
+from statsnorm.stats.orders import block_orders, chunks
 from statsnorm.stats.result import Shown
 from statsnorm.stats.samples import Index, finite_array, generator, level_codes, positive, whole
 
