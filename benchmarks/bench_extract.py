@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from statsnorm.allocator import keep_freed_memory
+from statsnorm.devices import arithmetic
 from statsnorm.extraction import extract
-from statsnorm.extraction.measure import arithmetic
 from statsnorm.images.decode import decode
 from statsnorm.images.sources import find_images
 from statsnorm.networks import Network, load_network

@@ -14,7 +14,7 @@ from timing import Row, both, row, side_by_side, synchronise
 from torch import Tensor, nn
 
 from statsnorm.allocator import keep_freed_memory
-from statsnorm.extraction.measure import tf32
+from statsnorm.devices import tf32
 from statsnorm.networks import Network, load_network
 from statsnorm.training.batches import heldout_batches, minibatches
 from statsnorm.training.cell import CellTraining

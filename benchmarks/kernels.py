@@ -21,7 +21,7 @@ from timing import Row, row, side_by_side
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statsnorm.extraction.measure import arithmetic
+from statsnorm.devices import arithmetic
 from statsnorm.networks import Network, load_network
 from statsnorm.taps import find_taps, forward_moments
 

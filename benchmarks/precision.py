@@ -22,8 +22,8 @@ from timing import device_name
 from torch import Tensor
 
 from statsnorm.decisions import load_plan
+from statsnorm.devices import tf32
 from statsnorm.extraction import extract
-from statsnorm.extraction.measure import tf32
 from statsnorm.images.decode import decode
 from statsnorm.images.sources import find_images
 from statsnorm.load import Tables

@@ -10,7 +10,7 @@ import torch
 from timing import Row, row, seconds
 from torch import Tensor, nn
 
-from statsnorm.extraction.measure import arithmetic
+from statsnorm.devices import arithmetic
 from statsnorm.moments import channel_moments
 from statsnorm.networks import load_network
 

@@ -18,6 +18,7 @@ TORCH_SIDE = (
     "moments",
     "correlations",
     "taps",
+    "devices",
     "freeze",
     "swap",
     "invariance",

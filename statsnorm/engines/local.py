@@ -15,9 +15,9 @@ from statsnorm import locks
 from statsnorm.cells import GROUP
 from statsnorm.engines.decoders import Decoders, decoded
 from statsnorm.errors import ImageError, StatsnormError, UnfinishedRunError
+from statsnorm.extraction.execution import Execution
 from statsnorm.extraction.measure import Meter
 from statsnorm.extraction.shard import (
-    Execution,
     Job,
     Loaded,
     ShardWork,

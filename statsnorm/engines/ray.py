@@ -20,8 +20,9 @@ from typing import Any
 from statsnorm import locks
 from statsnorm.engines.local import run_shards as run_locally
 from statsnorm.errors import StatsnormError, UnfinishedRunError
+from statsnorm.extraction.execution import Execution
 from statsnorm.extraction.plan import ExtractConfig
-from statsnorm.extraction.shard import Execution, Job
+from statsnorm.extraction.shard import Job
 from statsnorm.rundir import Run, shard_is_finished, skipped_in
 from statsnorm.stopping import stop_on_signals
 
@@ -42,7 +43,8 @@ class Worker:
     """What an actor does: prepare once, then make shards."""
 
     def __init__(self, config: ExtractConfig, run: Run, how: Execution, where: Place) -> None:
-        from statsnorm.extraction.run import prepare_job, resolve_device
+        from statsnorm.devices import resolve_device
+        from statsnorm.extraction.prepare import prepare_job
 
         if Path(where.folder).is_dir():
             os.chdir(where.folder)

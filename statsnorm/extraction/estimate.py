@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from statsnorm.cells import GROUP
+from statsnorm.devices import arithmetic
 from statsnorm.extraction.feed import Feed, Group, padded_batches
-from statsnorm.extraction.measure import Meter, arithmetic, is_content_vgg
+from statsnorm.extraction.measure import Meter, is_content_vgg
 from statsnorm.extraction.pilot import decode_readable
 from statsnorm.extraction.shard import content_of, content_wanted
 from statsnorm.extraction.variants import Variants

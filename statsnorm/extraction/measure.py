@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statsnorm.cells import InputCell
+from statsnorm.devices import arithmetic
 from statsnorm.errors import NonFiniteError
+from statsnorm.extraction.describe import tap_columns
 from statsnorm.extraction.feed import Batch
+from statsnorm.extraction.loading import channels_last
 from statsnorm.extraction.memory import Memory
 from statsnorm.extraction.transfer import Returning
-from statsnorm.extraction.variants import (
-    OutputVgg,
-    Variant,
-    Variants,
-    channels_last,
-    tap_columns,
-)
+from statsnorm.extraction.variants import OutputVgg, Variant, Variants
 from statsnorm.moments import ChannelMoments
 from statsnorm.networks import Network
 from statsnorm.rows import Block, CellRows
@@ -37,30 +34,6 @@ AHEAD = 2
 _LOOSE = 0.05  # by-construction tolerance of the reduced precisions
 
 Floats = NDArray[np.float32]
-
-
-@contextmanager
-def arithmetic(precision: str, device: str = "cpu") -> Iterator[None]:
-    """Compute in fp32, tf32 or bf16 on a type of device, without gradients."""
-    half = precision == "bf16"
-    with (
-        tf32(allowed=precision == "tf32"),
-        torch.inference_mode(),
-        torch.autocast(device, torch.bfloat16, enabled=half),
-    ):
-        yield
-
-
-@contextmanager
-def tf32(*, allowed: bool) -> Iterator[None]:
-    """Allow tf32 on a GPU or forbid it; leave torch's switches as they were."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 @dataclass(slots=True)

@@ -3,60 +3,30 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import torch
-
 from statsnorm.allocator import keep_freed_memory
+from statsnorm.devices import check_compiler, resolve_device
 from statsnorm.errors import StatsnormError, unknown
+from statsnorm.extraction.describe import described
 from statsnorm.extraction.estimate import estimate
-from statsnorm.extraction.feed import Feed
-from statsnorm.extraction.measure import arithmetic
-from statsnorm.extraction.pilot import condition_parameters, decode_readable, reference_batches
-from statsnorm.extraction.plan import ExtractConfig, describe_inputs, plan_inputs
+from statsnorm.extraction.execution import Execution, Progress, execution_record
+from statsnorm.extraction.plan import ExtractConfig
+from statsnorm.extraction.prepare import prepare
 from statsnorm.extraction.result import Extraction, estimated, made
-from statsnorm.extraction.shard import Execution, Job, Progress, content_wanted
+from statsnorm.extraction.shard import Job, content_wanted
+from statsnorm.extraction.singles import write_singles
 from statsnorm.extraction.sources import changed_sources
-from statsnorm.extraction.variants import (
-    Variant,
-    Variants,
-    describe_variants,
-    load_networks,
-    load_output_vgg,
-    plan_variants,
-    tap_rows,
-)
 from statsnorm.generators import trained_generators
 from statsnorm.images.decode import PIXEL_LIMIT
 from statsnorm.images.design import Design, design_from, load_design_file
-from statsnorm.invariance import invariance_rows
 from statsnorm.networks.zoo import expand_zoo
-from statsnorm.rundir import (
-    SINGLES,
-    Expected,
-    Run,
-    config_hash,
-    finish,
-    open_run,
-    record_shard,
-    unit_is_finished,
-    writing,
-)
-from statsnorm.shipped import plan_sha256
-from statsnorm.tables import (
-    INVARIANCE_SCHEMA,
-    LEVELS_SCHEMA,
-    TAPS_SCHEMA,
-    write_table,
-)
+from statsnorm.rundir import finish, open_run, writing
 
 ENGINES = {"local": "statsnorm.engines.local", "ray": "statsnorm.engines.ray"}
 """Engine -> module with `run_shards`; loaded when used."""
@@ -252,113 +222,21 @@ def extract(
     content = content_wanted(feed, variants)
     if (Path(out) / "run.json").exists() and not (resume or restart):
         raise StatsnormError(f"{out} holds a run; resume it, or restart to throw it away")
-    science, expected = _described(feed, variants, content=content)
+    science, expected = described(feed, variants, content=content)
     run = open_run(Path(out), science, expected=expected, restart=restart)
     shards = range(share[0], run.expected.shards, share[1])
     with writing(run):
-        _write_singles(run, feed, variants, device=where)
+        write_singles(run, feed, variants, device=where)
     changed = changed_sources(run, feed.inputs, shards, shard_size)
     job = Job(run=run, feed=feed, variants=variants, device=where, with_content=content)
     count = workers or min(8, os.cpu_count() or 1)
-    record = _execution(where, config, count)
+    record = execution_record(where, config, count)
     how = Execution(workers=count, max_skipped=max_skipped, progress=progress, record=record)
     import_module(ENGINES[engine]).run_shards(job, shards, how)
     with writing(run):
         finish(run)
     left_out = tuple(line for found in trained for line in found.left_out)
     return made(job, time.monotonic() - began, left_out, changed)
-
-
-def prepare(config: ExtractConfig, *, device: str) -> tuple[Feed, Variants]:
-    """Find images, load networks and generators, calibrate: everything before the first shard."""
-    with arithmetic("fp32"):
-        inputs = plan_inputs(config, device=device)
-        networks = load_networks(config, device=device)
-        output = load_output_vgg(config, networks, device=device)
-        parameters = condition_parameters(config, inputs, device=device)
-        feed = Feed(config=config, inputs=inputs, parameters=parameters)
-        reference = reference_batches(feed, device=device)
-        made = plan_variants(config, networks, reference=reference, device=device)
-    variants = Variants(all=made, output=output)
-    if config.correlations:
-        most, taps = config.correlations, config.correlation_taps
-        variants = variants.correlated(most, taps, seed=config.seed)
-    return feed, variants
-
-
-def resolve_device(name: str) -> str:
-    """Return a device that is there; `auto` is a GPU where there is one.
-
-    Raises
-    ------
-    StatsnormError
-        If the name is no device, or the device is not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        if reason.startswith("Expected one of"):  # every kind that torch has ever heard of
-            reason = "no such kind"
-        raise StatsnormError(
-            f"device {name!r} cannot be used ({reason}); give cpu, cuda, cuda:N or auto"
-        ) from error
-    return name
-
-
-def check_compiler(device: str) -> None:
-    """Raise StatsnormError unless torch can compile for this device."""
-    try:
-        torch.compile(torch.exp)(torch.zeros(2, device=device))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise StatsnormError(f"compile is not possible here: {reason}") from error
-
-
-def prepare_job(config: ExtractConfig, run: Run, *, device: str) -> Job:
-    """Prepare the job of a run that another process has opened.
-
-    Raises
-    ------
-    StatsnormError
-        If this process finds other images, weights or versions than the run was opened with.
-    """
-    keep_freed_memory()
-    feed, variants = prepare(config, device=device)
-    content = content_wanted(feed, variants)
-    science, _ = _described(feed, variants, content=content)
-    if config_hash(science) != run.hash:
-        raise StatsnormError(
-            f"a worker on {platform.node()} would make another run than {run.path}: it does not "
-            "find the same images, weights or versions"
-        )
-    return Job(run=run, feed=feed, variants=variants, device=device, with_content=content)
-
-
-def _described(feed: Feed, variants: Variants, *, content: bool) -> tuple[dict[str, Any], Expected]:
-    """Return the scientific configuration of a run and the files that it will hold."""
-    config = feed.config
-    science = {
-        "kind": "extract",
-        **describe_inputs(config, feed.inputs),
-        **describe_variants(config, variants),
-        "condition_parameters": dict(feed.parameters),
-        "invariance": config.invariance,
-    }
-    files = ["taps.parquet", "levels.parquet", *(["invariance.parquet"] * config.invariance)]
-    expected = Expected(
-        shards=-(-len(feed.inputs.refs) // config.shard_size),
-        sharded=(
-            *("images", "skipped"),
-            *(("content",) if content else ()),
-            *(("correlations",) if config.correlations else ()),
-            "moments",
-        ),
-        files=tuple(files),
-    )
-    return science, expected
 
 
 def _design(asked: str | Path | Mapping[str, Any] | Design | None) -> Design | None:
@@ -377,65 +255,3 @@ def _share(asked: str | None) -> tuple[int, int]:
     if not int(part) < int(of):
         raise StatsnormError(f"shard {asked!r}: i must be 0 to n-1")
     return int(part), int(of)
-
-
-def _write_singles(run: Run, feed: Feed, variants: Variants, *, device: str) -> None:
-    """Write the tables that are one for the run; the same bytes from whichever process."""
-    if unit_is_finished(run, SINGLES, run.expected.files):
-        return
-    made: dict[str, tuple[Callable[[], list[dict[str, Any]]], Any]] = {
-        "taps.parquet": (lambda: tap_rows(variants), TAPS_SCHEMA),
-        "levels.parquet": (lambda: _level_rows(feed.inputs.design), LEVELS_SCHEMA),
-        "invariance.parquet": (
-            lambda: _invariance_rows(feed, variants, device=device),
-            INVARIANCE_SCHEMA,
-        ),
-    }
-    for name in run.expected.files:
-        rows, schema = made[name]
-        table = pa.Table.from_pylist(rows(), schema=schema)
-        write_table(run.path / name, table, metadata=run.metadata)
-    record_shard(run, SINGLES, run.expected.files, {})
-
-
-def _level_rows(design: Design | None) -> list[dict[str, Any]]:
-    return [
-        {"contrast": level.family, "level": level.level, "parameter": name, "value": value}
-        for level in (design.levels if design else ())
-        for name, value in level.parameters.items()
-    ]
-
-
-def _invariance_rows(feed: Feed, variants: Variants, *, device: str) -> list[dict[str, Any]]:
-    """Test every network as it is, at its first index, on the first readable image."""
-    _, x = decode_readable(feed.inputs.refs, feed.config, device=device, most=1)
-    shipped = {v.network.name: v.network for v in reversed(variants.all) if _is_shipped(v)}
-    return [row for name in sorted(shipped) for row in invariance_rows(shipped[name], x)]
-
-
-def _is_shipped(variant: Variant) -> bool:
-    return variant.cell.treatment == "none" and variant.cell.seed < 0
-
-
-def _execution(device: str, config: ExtractConfig, workers: int) -> dict[str, Any]:
-    libraries = ("statsnorm", "torch", "torchvision", "numpy", "pyarrow", "pillow")
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
-    return {
-        "device": f"{device} {gpu}".strip(),
-        "batch_size": config.batch_size,
-        "compile": config.compile,
-        "workers": workers,
-        "process": os.getpid(),
-        "threads": torch.get_num_threads(),
-        "plan_sha256": plan_sha256(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in libraries},
-        },
-    }
-
-
-def _version(name: str) -> str:
-    import statsnorm
-
-    return statsnorm.__version__ if name == "statsnorm" else version(name)

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from statsnorm.devices import arithmetic
 from statsnorm.errors import ImageError
 from statsnorm.extraction.content import ContentDistances, content_features
 from statsnorm.extraction.feed import Batch, Feed, Group, composed_batches, padded_batches
 from statsnorm.extraction.measure import (
     CONTENT_TAP,
     Meter,
-    arithmetic,
     has_content_tap,
     is_content_vgg,
 )
@@ -31,20 +31,6 @@ from statsnorm.tables import CONTENT_SCHEMA, SKIPPED_SCHEMA, images_schema, writ
 
 Tables = dict[str, tuple[Any, list[int] | None]]
 """Table name -> table, rows of its row groups (None: one)."""
-
-
-Progress = Callable[[int, int, str], None]
-"""Called with forward passes done, all there are, and a word."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """How, not what: never part of the hash."""
-
-    workers: int
-    max_skipped: int | None
-    progress: Progress | None
-    record: dict[str, Any]  # goes into the log of every shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

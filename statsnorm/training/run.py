@@ -14,9 +14,8 @@ import torch
 
 from statsnorm import locks
 from statsnorm.allocator import keep_freed_memory
+from statsnorm.devices import resolve_device, tf32
 from statsnorm.errors import StatsnormError
-from statsnorm.extraction.measure import tf32
-from statsnorm.extraction.run import resolve_device
 from statsnorm.generators import (
     kept_iterations,
 )
