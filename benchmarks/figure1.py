@@ -92,35 +92,37 @@ def run(
     shared = {"norm": NORMS, "condition": CONDITIONS, **options}
     pilot = train(
         data / "photographs",
-        target=_paintings(data / "pilot"),
+        target=paintings(data / "pilot"),
         out=runs / "pilot",
         pilot=True,
         lr=RATES,
         iterations=pilot_iterations,
         keep_generators=(),
-        time_limit=_left(until),
+        time_limit=left(until),
         **shared,
     )
     if info(pilot.path).missing or time.monotonic() >= until:
         return False
     main = train(
         data / "photographs",
-        target=_paintings(data / "targets"),
+        target=paintings(data / "targets"),
         out=runs / "main",
         lr_from=pilot.path,
         iterations=iterations,
         keep_generators=_unfinished(runs / "main"),
-        time_limit=_left(until),
+        time_limit=left(until),
         **shared,
     )
     return (main.path / "done.json").exists()
 
 
-def _paintings(folder: Path) -> list[Path]:
+def paintings(folder: Path) -> list[Path]:
+    """Return the images of a folder in order."""
     return [ref.path for ref in find_images(folder)]
 
 
-def _left(until: float) -> float:
+def left(until: float) -> float:
+    """Return the seconds until `until` (time.monotonic()), more than none."""
     return max(until - time.monotonic(), 1e-9)
 
 

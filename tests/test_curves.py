@@ -348,10 +348,26 @@ def test_arms_are_paired_within_blocks():
             (other.run_config(), other.curves())]  # fmt: skip
     frames = curve_frames(runs)
     table = arms_table(frames, study_of(frames, PLAN)).set_index("arm")
-    assert table.index.tolist() == ["BN", "IN, norm at first", "BN, size 32"]
+    assert table.index.tolist() == ["BN", "IN, first norm only", "BN, size 32"]
     assert_allclose(table["estimate"], [0.3, 0.2, 0.7])
     assert table["n"].tolist() == [4, 3, 2]
     assert table["reference"].tolist() == ["IN", "IN", "IN, size 32"]
+
+
+def test_an_arm_without_in_of_its_own_is_compared_with_the_nearest_that_has_the_same_loss():
+    rendered = {"renderings": 4}
+    pair = {"placebo": 0.2}
+    mixed = Planted(blocks=3, gaps=pair, config=rendered, spread=0, noise=0)
+    far = Planted(
+        blocks=3, gaps=pair, config=rendered | {"batch": 2, "width": 8}, spread=0, noise=0
+    )
+    alike = rendered | {"batch_kind": "style-homogeneous"}
+    alone = Planted(blocks=3, gaps=pair, norms=("bn",), config=alike, spread=0, noise=0)
+    frames = frames_of(Planted(blocks=4, gaps=PAIR), far, mixed, alone)
+    table = arms_table(frames, study_of(frames, PLAN)).set_index("arm")
+    row = table.loc["BN, style-homogeneous batches, 4 styles an image"]
+    assert (row["reference"], row["n"]) == ("IN, 4 styles an image", 3)
+    assert_allclose(row["estimate"], 0.2)
 
 
 def test_arms_of_another_seed_have_no_partner():

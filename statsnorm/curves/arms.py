@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, cast
 
 import numpy as np
@@ -32,15 +32,29 @@ LOSS_FIELDS = (
 )
 """Fields of the configuration that decide what the held-out style loss is a loss of."""
 
+NORM_NAMES = {
+    "none": "no normaliser",
+    "in-mean": "IN, mean only",
+    "in-sd": "IN, sd only",
+    "actnorm": "ActNorm",
+}
+WORDS = {
+    "batch_kind": "{} batches",
+    "norm_at": "{} norm only",
+    "renderings": "{} styles an image",
+}
+"""How a field of the configuration is said; others by their name and value."""
+
 COLUMNS = ["label", "group", "arm", "condition", "reference", "estimate", "low", "high", "n"]
 
 
 def arms_table(frames: Frames, study: Study) -> pd.DataFrame:
     """Return the mean log ratio of every arm's held-out style loss to IN's (exploratory).
 
-    The reference is IN of the primary setting on the same condition and block; where the loss
-    itself differs (image size, VGG, budget...) it is IN of the arm's own setting. Columns: label,
-    group, arm, condition, reference, estimate, low, high (paired t), n (blocks).
+    The reference is IN of the primary setting on the same condition and block. Where the loss
+    itself differs (image size, VGG, budget...) it is IN of the arm's own setting, or of the one
+    nearest to it whose loss is the same. Columns: label, group, arm, condition, reference,
+    estimate, low, high (paired t), n (blocks).
     """
     cells = frames["cells"]
     cells = cells[~cells["pilot"] & (cells["status"] == DONE)]
@@ -53,9 +67,9 @@ def arms_table(frames: Frames, study: Study) -> pd.DataFrame:
     rows = []
     for key, mine in cells.groupby(["setting", "norm", "condition", "lr"], sort=True):
         setting, norm, condition, lr = cast("tuple[int, str, str, float]", key)
-        comparable = all(configs[setting].get(f) == study.config.get(f) for f in LOSS_FIELDS)
-        base = study.setting if comparable else setting
-        rate = rates.get((IN, condition), lr) if comparable else lr
+        with_in = cells[(cells["norm"] == IN) & (cells["condition"] == condition)]
+        base = _reference(setting, study.setting, set(with_in["setting"]), configs)
+        rate = rates.get((IN, condition), lr) if base == study.setting else lr
         if (norm, setting, lr) == (IN, base, rate):
             continue
         other = cells[(cells["setting"] == base) & (cells["norm"] == IN)]
@@ -70,7 +84,7 @@ def arms_table(frames: Frames, study: Study) -> pd.DataFrame:
                     "condition": letter(condition),
                     "group": "arm",
                     "arm": arm,
-                    "reference": "IN" if comparable else f"IN, {_changes(configs[setting], study)}",
+                    "reference": arm_name(IN, configs[base], study.config),
                     **_interval(d),
                     "place": (setting != study.setting, setting, norm != BN, norm),
                 }
@@ -104,22 +118,41 @@ def common_rates(frames: Frames, study: Study) -> pd.DataFrame:
 def arm_name(
     norm: str, config: Mapping[str, Any], primary: Mapping[str, Any], lr: float = math.nan
 ) -> str:
-    """Return e.g. "BN, batch 16": the norm and what differs from the primary setting."""
+    """Return e.g. "BN, batch 16": the norm and what differs from the primary setting.
+
+    Examples
+    --------
+    >>> arm_name("in-mean", {"norm_at": "first", "size": 64}, {"norm_at": "all", "size": 64})
+    'IN, mean only, first norm only'
+    """
     changed = [
-        f"{k.replace('_', ' ')} {config[k]}" for k in sorted(config) if config[k] != primary.get(k)
+        WORDS.get(key, f"{key.replace('_', ' ')} {{}}").format(config[key])
+        for key in sorted(config)
+        if config[key] != primary.get(key)
     ]
     rate = [] if math.isnan(lr) else [f"lr {lr:g}"]
-    return ", ".join([norm.upper(), *changed, *rate])
+    return ", ".join([NORM_NAMES.get(norm, norm.upper()), *changed, *rate])
+
+
+def _reference(
+    setting: int, primary: int, having: Set[int], configs: Mapping[int, Mapping[str, Any]]
+) -> int:
+    """Return the setting whose IN an arm is compared with, of those `having` it on its condition.
+
+    The primary one if the loss is the same there, else the arm's own, else the one that differs
+    from the arm's in the fewest fields and not in the loss; its own if there is none.
+    """
+    mine = configs[setting]
+    same = [s for s in having if all(configs[s].get(f) == mine.get(f) for f in LOSS_FIELDS)]
+    if primary in same or setting in same or not same:
+        return primary if primary in same else setting
+    return min(same, key=lambda s: (sum(configs[s].get(k) != mine[k] for k in mine), s))
 
 
 def _short(condition: str) -> str:
     """Return "(p*)" for placebo-matched, the name itself for a condition of the user's."""
     name = NAMES.get(letter(condition), condition)
     return name.split(" ")[0]
-
-
-def _changes(config: Mapping[str, Any], study: Study) -> str:
-    return arm_name("", config, study.config).removeprefix(", ")
 
 
 def _levels(cells: pd.DataFrame, frames: Frames) -> dict[int, float]:
