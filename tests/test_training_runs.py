@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import save_file
+from test_vgg import random_state
+from torchvision.models.vgg import cfgs, make_layers
 
 from statsnorm.cli import main
 from statsnorm.curves.study import pilot_losses
 from statsnorm.curves.summary import curve_frames
 from statsnorm.demo import demo_targets
 from statsnorm.errors import StatsnormError
+from statsnorm.images.decode import decode
+from statsnorm.networks import load_network
 from statsnorm.rundir import info
 from statsnorm.training import train
 from statsnorm.training.rates import pilot_rates
@@ -75,6 +82,63 @@ def test_pilot_finds_each_arms_rate_and_the_study_uses_it(tmp_path, options, tar
             out=tmp_path / "other",
             lr_from=pilot.path,
         )
+
+
+@pytest.mark.parametrize("statistics", ["gram", "moments"])
+def test_vgg19_is_the_loss_network_where_it_is_asked_for(tmp_path, options, targets, statistics):
+    state = random_state("E", 10)  # up to relu4_2
+    save_file(state, tmp_path / "v.safetensors", {"input": "RGB 0..1, (x-mean)/std"})
+    images = sorted(tmp_path.glob("*.png"))
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)):
+        images.append(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(images[-1])
+    (tmp_path / "list.txt").write_text("\n".join(map(str, images)))
+    run = train(
+        tmp_path / "list.txt",
+        **options | {"norm": ("in",), "heldout": 1, "batch_size": 1},
+        loss="vgg19",
+        weights=str(tmp_path / "v.safetensors"),
+        statistics=statistics,
+        keep_checkpoints=(0,),
+        out=tmp_path / "run",
+    )
+    curves = curves_of(run)
+    first = curves[(curves["split"] == "heldout") & (curves["iteration"] == 0)]["style_loss"]
+    fresh = load_network(str(next(run.path.glob("checkpoints/*-0000000.safetensors"))))
+    layers = make_layers(cfgs["E"], batch_norm=False)[:23]
+    layers.load_state_dict({k.removeprefix("features."): v for k, v in state.items()})
+    with torch.no_grad():
+        target = statistics_of(layers, decode(targets[0], size=16).pixels[None], statistics)
+        losses = []
+        for path in images:
+            made = fresh.postprocess(fresh.forward(decode(path, size=16).pixels[None]))
+            found = statistics_of(layers, made, statistics)
+            losses.append(
+                sum(float(((a - b) ** 2).mean()) for a, b in zip(found, target, strict=True))
+            )
+    assert min(abs(first.item() / loss - 1) for loss in losses) < 1e-4  # one of them is held out
+
+
+def statistics_of(layers, x, statistics):
+    """Style statistics at relu1_1, 2_1, 3_1, 4_1 of VGG-19 by torchvision's layers."""
+    mean, sd = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 1, 3, 1, 1)
+    x, found = (x - mean) / sd, []
+    for i, layer in enumerate(layers):
+        x = layer(x)
+        if i in (1, 6, 11, 20):
+            flat = x.flatten(2)
+            gram = torch.einsum("nci,ndi->ncd", flat, flat) / flat[0].numel()
+            moments = torch.stack([flat.mean(2), (flat.var(2, correction=0) + 1e-5).sqrt()], 1)
+            found.append(gram if statistics == "gram" else moments)
+    return found
+
+
+def test_weights_that_end_early_are_named_before_training(tmp_path, options):
+    save_file(random_state("E", 9), tmp_path / "v.safetensors", {"input": "RGB 0..1, mean/std"})
+    weights = str(tmp_path / "v.safetensors")
+    with pytest.raises(StatsnormError, match=r"'relu4_2'.*end at 'relu4_1'"):
+        train("embedded", **options, loss="vgg19", weights=weights, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_stopping_in_time_and_going_on_gives_the_same_tables(tmp_path, options, monkeypatch):

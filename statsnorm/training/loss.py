@@ -84,7 +84,21 @@ def features(vgg: Network, x: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
             wanted.discard(name)
             if not wanted:
                 return found
-    raise StatsnormError(f"{vgg.name} has no activation {sorted(wanted)[0]!r}")
+    raise _too_short(vgg, taps)
+
+
+def require_taps(vgg: Network) -> None:
+    """Raise StatsnormError if the weights of a VGG end before the taps of the losses."""
+    if not {*STYLE_TAPS, CONTENT_TAP} <= dict(vgg.module.named_children()).keys():
+        raise _too_short(vgg, (*STYLE_TAPS, CONTENT_TAP))
+
+
+def _too_short(vgg: Network, taps: Sequence[str]) -> StatsnormError:
+    names = list(dict(vgg.module.named_children()))
+    missing = next(tap for tap in taps if tap not in names)
+    return StatsnormError(
+        f"the losses need {missing!r}, but the weights of {vgg.name} end at {names[-1]!r}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ from statsnorm.tables import SKIPPED_SCHEMA, write_table
 from statsnorm.training.deterministic import deterministic as exact
 from statsnorm.training.files import CellFiles, final_files
 from statsnorm.training.fresh import fresh_generator, place
-from statsnorm.training.loss import STATISTICS
+from statsnorm.training.loss import STATISTICS, require_taps
 from statsnorm.training.plan import TrainConfig, check_names, training_cells
 from statsnorm.training.pool import Pools, decode_all, tuned_parameters
 from statsnorm.training.rates import pilot_rates
@@ -229,6 +229,7 @@ def _prepare(
 ) -> tuple[Pools, dict[str, Decoded]]:
     """Read images and targets, load networks, tune conditions: everything before the first cell."""
     vgg = place(load_network(config.loss, weights=weights), device)
+    require_taps(vgg)
     found = decode_all(find_images(images), size=config.size, pixel_limit=limit)
     styled = any(needs_style(c) or c == "blur" for c in config.conditions)  # blur: as `style`
     stylise = load_style_generator(config.style_generator, device=device) if styled else None
