@@ -20,12 +20,12 @@ def taps(network: str, size: int, weights: str | None) -> None:
     """
     import torch
 
-    from statsnorm.networks import load_network, require_runs
+    from statsnorm.networks import load_network, must_run
     from statsnorm.taps import find_taps
 
     loaded, x = load_network(network, weights=weights), torch.zeros(1, 3, size, size)
-    require_runs(loaded, x)
-    found = find_taps(loaded, x)
+    with must_run(loaded, x):
+        found = find_taps(loaded, x)
     width = max(len(tap.name) for tap in found)
     click.echo(f"{'tap':<{width}}  kind           channels  size       by construction")
     for tap in found:

@@ -11,7 +11,7 @@ from torch import Tensor
 from statsnorm.errors import StatsnormError
 from statsnorm.extraction.plan import ExtractConfig
 from statsnorm.extraction.variants import OutputVgg
-from statsnorm.networks import Network, load_network, require_runs
+from statsnorm.networks import Network, load_network, must_run
 from statsnorm.networks.zoo import split_norm
 from statsnorm.taps import find_taps, select_taps
 
@@ -52,8 +52,8 @@ def load_output_vgg(
     weights = config.weights if config.vgg_of_output in vggs else None
     vgg = _placed(load_network(config.vgg_of_output, weights=weights), device)
     x = probe(config, device)
-    require_runs(vgg, x)
-    found = find_taps(vgg, x)
+    with must_run(vgg, x):
+        found = find_taps(vgg, x)
     chosen = select_taps(found, config.vgg_taps)
     return OutputVgg(network=vgg, taps=tuple(replace(t, kind="vgg_of_output") for t in chosen))
 

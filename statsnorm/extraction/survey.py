@@ -9,7 +9,7 @@ from torch import Tensor
 
 from statsnorm.errors import StatsnormError, unknown
 from statsnorm.extraction.plan import ExtractConfig
-from statsnorm.networks import Network, normalisers, require_runs
+from statsnorm.networks import Network, must_run, running_normalisers
 from statsnorm.networks.norms import norm_kind
 from statsnorm.swap import conditional_normalisers
 from statsnorm.swap_names import OTHERS, expand_swap, is_swap, parse_swap
@@ -22,12 +22,12 @@ class Survey:
     """What an architecture offers, found once: random weights have the same taps."""
 
     def __init__(self, config: ExtractConfig, network: Network, x: Tensor) -> None:
-        require_runs(network, x)
         self.network, self._x, self._patterns = network, x, config.taps
-        found = normalisers(network, x)
+        # One pass for all: with few images every pass of the set-up counts.
+        with must_run(network, x), running_normalisers(network.module) as found:
+            self._taps = {"none": find_taps(network, x, also=config.taps)}
         self.has_places = bool(found)
         self.normalisers = tuple(name for name, m in found.items() if norm_kind(m) not in _FIXED)
-        self._taps = {"none": find_taps(network, x, also=config.taps)}
         self.conditional = conditional_normalisers(network, self.normalisers)
         self._seed = config.seed
 

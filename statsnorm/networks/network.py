@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -113,12 +113,7 @@ def normalisers(network: Network | nn.Module, x: Tensor) -> dict[str, nn.Module]
     not run on `x` is left out.
     """
     module = network.module if isinstance(network, Network) else network
-    seen: dict[str, nn.Module] = {}
-    with ExitStack() as stack, torch.inference_mode():
-        for name, child in module.named_modules():
-            if norm_kind(child):
-                hook = _remember(seen, name)
-                stack.callback(child.register_forward_pre_hook(hook).remove)
+    with running_normalisers(module) as seen, torch.inference_mode():
         if isinstance(network, Network):
             network.forward(x, network.indices[0] if network.indices else "")
         else:
@@ -126,11 +121,29 @@ def normalisers(network: Network | nn.Module, x: Tensor) -> dict[str, nn.Module]
     return seen
 
 
-def require_runs(network: Network, x: Tensor) -> None:
-    """Raise StatsnormError unless the network can run on images like `x` (N, 3, H, W)."""
+@contextmanager
+def running_normalisers(module: nn.Module) -> Iterator[dict[str, nn.Module]]:
+    """Yield a dict that is filled with the normalisers, by name, as they first run."""
+    seen: dict[str, nn.Module] = {}
+    with ExitStack() as stack:
+        for name, child in module.named_modules():
+            if norm_kind(child):
+                hook = _remember(seen, name)
+                stack.callback(child.register_forward_pre_hook(hook).remove)
+        yield seen
+
+
+@contextmanager
+def must_run(network: Network, x: Tensor) -> Iterator[None]:
+    """Turn what a pass of images like `x` (N, 3, H, W) raises into what a user can mend.
+
+    Raises
+    ------
+    StatsnormError
+        If the network cannot run on them.
+    """
     try:
-        with torch.inference_mode():
-            network.forward(x, network.indices[0] if network.indices else "")
+        yield
     except (RuntimeError, AssertionError, ValueError, TypeError, LookupError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         height, width = x.shape[-2:]
