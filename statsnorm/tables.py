@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from statsnorm.atomic import atomic_file
-from statsnorm.cells import ARROW_TYPES
+from statsnorm.cells import ARROW_TYPES, InputCell
 from statsnorm.errors import SchemaError
 
 SCHEMA_VERSION = 1
@@ -145,6 +146,21 @@ CONTENT_SCHEMA = _schema(
 )
 """Relative squared feature distance to the image's own original, and to the next image's."""
 
+OUTSIDE_SCHEMA = _schema(
+    "outside",
+    {
+        "image": _STRING,
+        **{f.name: _CELL[f.name] for f in fields(InputCell)},
+        "outside": _FLOAT64,
+        "least": _FLOAT64,
+        "greatest": _FLOAT64,
+    },
+)
+"""One row = one image in one input cell: the share of its values outside [0, 1], and their ends.
+
+Runs made before this table was added lack it.
+"""
+
 INVARIANCE_SCHEMA = _schema(
     "invariance",
     {
@@ -172,6 +188,7 @@ SCHEMAS: dict[str, Any] = {
     "images": IMAGES_SCHEMA,
     "skipped": SKIPPED_SCHEMA,
     "content": CONTENT_SCHEMA,
+    "outside": OUTSIDE_SCHEMA,
     "invariance": INVARIANCE_SCHEMA,
 }
 

@@ -243,6 +243,10 @@ class Tables:
         """Return the feature distances of conditions to their originals."""
         return self._sharded("content").drop_duplicates(ignore_index=True)
 
+    def outside(self) -> pd.DataFrame:
+        """Return the shares of input values outside [0, 1]; empty for runs without the table."""
+        return self._sharded("outside").drop_duplicates(ignore_index=True)
+
     def curves(self) -> pd.DataFrame:
         """Return the training curves of all runs."""
         return self._sharded("curves")

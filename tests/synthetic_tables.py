@@ -24,6 +24,7 @@ class SyntheticTables:
 
     blocks: list[Any] = field(default_factory=list)
     content_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    outside_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     invariance_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     level_rows: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(
@@ -111,6 +112,9 @@ class SyntheticTables:
 
     def content(self) -> pd.DataFrame:
         return self.content_rows
+
+    def outside(self) -> pd.DataFrame:
+        return self.outside_rows
 
     def invariance(self) -> pd.DataFrame:
         return self.invariance_rows

@@ -27,7 +27,7 @@ def described(feed: Feed, variants: Variants, *, content: bool) -> tuple[dict[st
     expected = Expected(
         shards=-(-len(feed.inputs.refs) // config.shard_size),
         sharded=(
-            *("images", "skipped"),
+            *("images", "skipped", "outside"),
             *(("content",) if content else ()),
             *(("correlations",) if config.correlations else ()),
             "moments",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from statsnorm.extraction.measure import (
     has_content_tap,
     is_content_vgg,
 )
+from statsnorm.extraction.outside import RangeRows
 from statsnorm.extraction.sources import Stamp, stamp
 from statsnorm.extraction.transfer import to_device
 from statsnorm.extraction.variants import Variant, Variants
@@ -27,7 +28,13 @@ from statsnorm.images.names import safe_name
 from statsnorm.images.sources import ImageRef
 from statsnorm.rows import correlations_table, moments_table
 from statsnorm.rundir import Run
-from statsnorm.tables import CONTENT_SCHEMA, SKIPPED_SCHEMA, images_schema, write_table
+from statsnorm.tables import (
+    CONTENT_SCHEMA,
+    OUTSIDE_SCHEMA,
+    SKIPPED_SCHEMA,
+    images_schema,
+    write_table,
+)
 
 Tables = dict[str, tuple[Any, list[int] | None]]
 """Table name -> table, rows of its row groups (None: one)."""
@@ -88,6 +95,7 @@ class ShardWork:
     loaded: list[Loaded] = field(default_factory=list)
     skipped: list[ImageError] = field(default_factory=list)
     content: list[dict[str, Any]] = field(default_factory=list)
+    outside: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, results: Sequence[Loaded | ImageError], passed: Callable[[int], None]) -> None:
         """Measure a group of images; `passed` is told the rows of each batch as it is done."""
@@ -105,8 +113,13 @@ class ShardWork:
             alike: dict[str, list[Variant]] = {}
             for variant in self.job.variants:
                 alike.setdefault(variant.composition, []).append(variant)
+            watched = RangeRows(cells=self.job.feed.inputs.cells)
             for composition, these in alike.items():
-                self._measure(these, tensors, offset, passed, composition=composition)
+                cells = self.job.feed.cells(tensors)
+                if not watched.rows:  # every composition has the same cells
+                    cells = watched.watch(cells, tensors.images)
+                self._measure(these, tensors, cells, offset, passed, composition=composition)
+            self.outside += watched.finish()
 
     def sources(self) -> dict[str, dict[str, Stamp]]:
         """Return image -> version -> stamp of every file that was decoded."""
@@ -120,6 +133,7 @@ class ShardWork:
         tables: Tables = {
             "images": (self._images(), None),
             "skipped": (pa.Table.from_pylist(skipped, schema=SKIPPED_SCHEMA), None),
+            "outside": (pa.Table.from_pylist(self.outside, schema=OUTSIDE_SCHEMA), None),
         }
         if self.job.with_content:
             table = pa.Table.from_pylist(self.content, schema=CONTENT_SCHEMA)
@@ -133,13 +147,13 @@ class ShardWork:
         self,
         variants: Sequence[Variant],
         group: Group,
+        cells: Iterable[tuple[int, torch.Tensor]],
         offset: int,
         passed: Callable[[int], None],
         *,
         composition: str,
     ) -> None:
         feed = self.job.feed
-        config, cells = feed.config, feed.cells(group)
         distances = {
             v.cell.network: ContentDistances(
                 network=v.cell.network, cells=feed.inputs.cells, images=group.images
@@ -148,9 +162,9 @@ class ShardWork:
             if self.job.with_content and is_content_vgg(v)
         }
         batches = (
-            composed_batches(cells, feed.inputs, composition, config.batch_size)
+            composed_batches(cells, feed.inputs, composition, feed.config.batch_size)
             if composition
-            else padded_batches(cells, config.batch_size)
+            else padded_batches(cells, feed.config.batch_size)
         )
         for batch in batches:
             for variant in variants:

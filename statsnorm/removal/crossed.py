@@ -49,6 +49,9 @@ class MomentTables(Protocol):
     def provenance(self) -> dict[str, Any]:
         """Return `runs`, each with its `config`."""
 
+    def outside(self) -> pd.DataFrame:
+        """Return the shares of input values outside [0, 1], a row an image and input cell."""
+
     def array(self, where: Mapping[str, Any], axes: Sequence[str] = AXES) -> Any:
         """Return `.mean`, `.var` (*axes, C) and `.labels`, axis -> its labels."""
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ SINGLES = "singles"
 
 
 _OURS = (
-    *("moments", "correlations", "images", "skipped", "content"),
+    *("moments", "correlations", "images", "skipped", "outside", "content"),
     *("curves", "generators", "checkpoints", "log", "locks"),
 )
 
@@ -92,7 +92,7 @@ def open_run(
                 f"{out} holds another configuration ({difference(there['config'], run.config)}); "
                 "choose another folder, or --restart to throw it away"
             )
-        return run
+        return replace(run, expected=_begun_with(expected, expected_of(there, out)))
     elif _is_taken(out):
         raise StatsnormError(f"{out} is not empty and no run directory; choose another folder")
     content = {"hash": run.hash, "schema": SCHEMA_VERSION, "config": run.config}
@@ -102,6 +102,14 @@ def open_run(
         reason = error.strerror or str(error)
         raise StatsnormError(f"cannot write to {out}: {reason}; choose another folder") from error
     return run
+
+
+def _begun_with(expected: Expected, there: Expected) -> Expected:
+    """Return the expected files, less the tables of a shard that the run was begun without.
+
+    A run of an earlier version goes on as it began: its finished shards are whole.
+    """
+    return replace(expected, sharded=tuple(n for n in expected.sharded if n in there.sharded))
 
 
 def read_run(path: str | Path) -> Run:
