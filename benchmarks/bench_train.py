@@ -16,18 +16,13 @@ from torch import Tensor, nn
 from statsnorm.allocator import keep_freed_memory
 from statsnorm.devices import tf32
 from statsnorm.networks import Network, load_network
+from statsnorm.networks.perceptual import CONTENT_TAP, STYLE_TAPS, features
 from statsnorm.training.batches import heldout_batches, minibatches
 from statsnorm.training.cell import CellTraining
 from statsnorm.training.cell import side_by_side as together
 from statsnorm.training.deterministic import deterministic
 from statsnorm.training.fresh import fresh_generator, place
-from statsnorm.training.loss import (
-    CONTENT_TAP,
-    STYLE_TAPS,
-    content_features,
-    features,
-    style_targets,
-)
+from statsnorm.training.loss import content_features, style_targets
 from statsnorm.training.plan import TrainConfig, TrainingCell
 from statsnorm.training.step import Execution, Pool, Problem, Stepper
 

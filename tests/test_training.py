@@ -13,20 +13,14 @@ from numpy.testing import assert_allclose
 
 from statsnorm.errors import StatsnormError
 from statsnorm.networks import load_network
+from statsnorm.networks.perceptual import STYLE_TAPS, features, gram
 from statsnorm.rundir import info, read_run
 from statsnorm.trained import trained_cells
 from statsnorm.training import train
 from statsnorm.training.batches import heldout_batches, minibatches
 from statsnorm.training.cell import train_cell
 from statsnorm.training.fresh import fresh_generator
-from statsnorm.training.loss import (
-    STYLE_TAPS,
-    content_features,
-    features,
-    gram,
-    losses,
-    style_targets,
-)
+from statsnorm.training.loss import content_features, losses, style_targets
 from statsnorm.training.plan import (
     TrainConfig,
     TrainingCell,

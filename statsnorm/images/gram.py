@@ -20,9 +20,8 @@ from statsnorm.errors import unknown
 from statsnorm.images.decode import decode
 from statsnorm.images.sources import ImageRef, require_distinct
 from statsnorm.networks import Network, load_network
+from statsnorm.networks.perceptual import CONTENT_TAP, STYLE_TAPS, features, gram
 
-STYLE_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-CONTENT_TAP = "relu4_2"
 STYLE_WEIGHT = 5.0
 TARGET_SIZE = 256
 EDGE = 0.01  # how near to black and white the start may be: the logit is steep there
@@ -36,7 +35,7 @@ class GramStyles:
     indices: tuple[str, ...]
     sha256: str
     vgg: Network
-    grams: Mapping[str, Mapping[str, Tensor]]  # style -> tap -> (C, C)
+    grams: Mapping[str, Mapping[str, Tensor]]  # style -> tap -> (1, C, C)
     steps: int
     name: str = "gram"
 
@@ -56,7 +55,7 @@ class GramStyles:
         return torch.cat(images).to(x.dtype)
 
     def _optimise(self, plain: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        content = features(self.vgg, plain)[CONTENT_TAP].detach()
+        content = features(self.vgg, plain, (CONTENT_TAP,))[CONTENT_TAP].detach()
         logits = plain.float().clamp(EDGE, 1 - EDGE).logit().requires_grad_(True)
         optimiser = torch.optim.LBFGS(
             [logits], max_iter=self.steps, max_eval=self.steps, line_search_fn="strong_wolfe"
@@ -64,7 +63,7 @@ class GramStyles:
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            taps = features(self.vgg, logits.sigmoid())
+            taps = features(self.vgg, logits.sigmoid(), (*STYLE_TAPS, CONTENT_TAP))
             style = sum(((gram(taps[tap]) - wanted) ** 2).mean() for tap, wanted in target.items())
             loss: Tensor = STYLE_WEIGHT * style + ((taps[CONTENT_TAP] - content) ** 2).mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -98,29 +97,9 @@ def load_gram_styles(
     with torch.inference_mode(mode=False), torch.no_grad():
         vgg = load_network("vgg16")
         grams = {
-            image: {tap: gram(features(vgg, d.pixels[None])[tap]) for tap in STYLE_TAPS}
+            image: {tap: gram(x) for tap, x in features(vgg, d.pixels[None], STYLE_TAPS).items()}
             for image, d in decoded.items()
         }
     recipe = [vgg.sha256, str(steps), str(size), *(f"{i} {d.sha256}" for i, d in decoded.items())]
     digest = sha256("\n".join(recipe).encode()).hexdigest()
     return GramStyles(tuple(decoded), digest, vgg, grams, steps)
-
-
-def features(vgg: Network, x: Tensor) -> dict[str, Tensor]:
-    """Return the activations of :data:`STYLE_TAPS` and :data:`CONTENT_TAP`, each (N, C, H, W)."""
-    wanted = {*STYLE_TAPS, CONTENT_TAP}
-    found = {}
-    x = vgg.preprocess(x)
-    for name, layer in vgg.module.named_children():
-        x = layer(x)
-        if name in wanted:
-            found[name] = x
-        if len(found) == len(wanted):
-            break
-    return found
-
-
-def gram(activation: Tensor) -> Tensor:
-    """Return the Gram matrix / (C H W) of one activation (1, C, H, W), shape (C, C)."""
-    maps = activation[0].flatten(1)  # (C, H W)
-    return maps @ maps.T / maps.numel()

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from statsnorm.errors import StatsnormError
 from statsnorm.images.conditions import style_at_random
-from statsnorm.images.gram import STYLE_TAPS, features
 from statsnorm.images.stylise import StyleGenerator
 from statsnorm.moments import channel_moments
 from statsnorm.networks import Network
+from statsnorm.networks.perceptual import STYLE_TAPS, features
 
 # Below half strength a picture is mostly its original and no placebo for style normalisation.
 STRENGTHS: tuple[float, ...] = tuple(round(0.5 + 0.05 * i, 2) for i in range(11))
@@ -86,7 +86,7 @@ def tune_placebo_strength(
 
 @torch.no_grad()
 def _between_image_variance(x: Tensor, vgg: Network) -> dict[str, float]:
-    batches = [features(vgg, batch) for batch in torch.split(x, _BATCH)]
+    batches = [features(vgg, batch, STYLE_TAPS) for batch in torch.split(x, _BATCH)]
     variance = {}
     for tap in STYLE_TAPS:
         moments = [channel_moments(batch[tap]) for batch in batches]

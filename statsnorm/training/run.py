@@ -26,6 +26,7 @@ from statsnorm.images.names import safe_name
 from statsnorm.images.sources import find_images
 from statsnorm.images.stylise import load_style_generator
 from statsnorm.networks import load_network
+from statsnorm.networks.perceptual import require_taps
 from statsnorm.rundir import (
     Expected,
     Run,
@@ -38,7 +39,7 @@ from statsnorm.tables import SKIPPED_SCHEMA, write_table
 from statsnorm.training.deterministic import deterministic as exact
 from statsnorm.training.files import CellFiles, final_files
 from statsnorm.training.fresh import fresh_generator, place
-from statsnorm.training.loss import STATISTICS, require_taps
+from statsnorm.training.loss import STATISTICS
 from statsnorm.training.plan import TrainConfig, check_names, training_cells
 from statsnorm.training.pool import Pools, decode_all, tuned_parameters
 from statsnorm.training.rates import pilot_rates
