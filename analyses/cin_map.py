@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan
+from statsnorm.engines.tasks import TapMap
 from statsnorm.errors import StatsnormError
 from statsnorm.probes import cluster_proportion
 from statsnorm.report.model import Figure, Report
@@ -44,7 +45,7 @@ HOW = (
 )
 
 
-class SwapTables(Protocol):
+class SwapTables(TapMap, Protocol):
     """What this analysis needs of the tables."""
 
     def keys(self) -> pd.DataFrame:
@@ -62,33 +63,44 @@ def summarise(tables: SwapTables) -> dict[str, pd.DataFrame]:
     keys = tables.keys()
     keys = keys[(keys["tap_kind"] == "vgg_of_output") & (keys["condition"] == "original")]
     treated = keys[keys["treatment"].map(is_swap).astype(bool)]
-    frames: dict[str, list[dict[str, Any]]] = {}
+    networks = []
     for values, mine in treated.groupby([*NETWORK, *INPUT], sort=True):
         where = dict(zip([*NETWORK, *INPUT], values, strict=True)) | {"condition": "original"}
-        outputs = _outputs(tables, where, keys, mine)
-        if outputs is None:
-            continue
-        net = {name: where[name] for name in (*NETWORK, "style")}
-        net |= {"contents": len(outputs.plain), "styles": len(outputs.styles)}
-        norms = _normalisers(tables, str(where["source"]))
-        net |= {"parameters": 2 * sum(channels for _, channels in norms.values())}
-        for table, rows in measured_swaps(outputs).items():
-            for row in rows:
-                name = str(row.get("layer", row.get("swapped"))).rpartition(" of ")[2]
-                row["depth"] = norms.get(name, (-1, 0))[0]
-            frames.setdefault(table, []).extend({**net, **row} for row in rows)
+        rows = keys[keys["treatment"] == "none"]
+        for name, value in where.items():
+            rows = rows[rows[name] == value]
+        networks.append((where, rows, mine))
+    frames: dict[str, list[dict[str, Any]]] = {}
+    for found in tables.map_taps(_of_network, networks):  # a network's taps are one vector here
+        for table, records in found.items():
+            frames.setdefault(table, []).extend(records)
     if not frames:
         raise StatsnormError(f"no swaps between {LEAST} styles of {LEAST} contents; {HOW}")
     return {name: pd.DataFrame(rows) for name, rows in frames.items() if rows}
 
 
+def _of_network(
+    tables: SwapTables, network: tuple[Mapping[str, Any], pd.DataFrame, pd.DataFrame]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of all tables of one network; none where there is too little of it."""
+    where, plain, swapped = network
+    outputs = _outputs(tables, where, plain, swapped)
+    if outputs is None:
+        return {}
+    net = {name: where[name] for name in (*NETWORK, "style")}
+    net |= {"contents": len(outputs.plain), "styles": len(outputs.styles)}
+    norms = _normalisers(tables, str(where["source"]))
+    net |= {"parameters": 2 * sum(channels for _, channels in norms.values())}
+    found = measured_swaps(outputs)
+    for row in (row for rows in found.values() for row in rows):
+        name = str(row.get("layer", row.get("swapped"))).rpartition(" of ")[2]
+        row["depth"] = norms.get(name, (-1, 0))[0]
+    return {table: [{**net, **row} for row in rows] for table, rows in found.items()}
+
+
 def _outputs(
-    tables: SwapTables, where: Mapping[str, Any], keys: pd.DataFrame, mine: pd.DataFrame
+    tables: SwapTables, where: Mapping[str, Any], plain: pd.DataFrame, mine: pd.DataFrame
 ) -> Outputs | None:
-    rows = keys
-    for name, value in where.items():
-        rows = rows[rows[name] == value]
-    plain = rows[rows["treatment"] == "none"]
     styles = sorted(set(plain["index"]), key=lambda s: (len(s), s))
     taps = sorted(set(mine["tap"]) & set(plain["tap"]))
     if len(styles) < LEAST or not taps:

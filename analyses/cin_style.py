@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from scipy import special
 
 from statsnorm.decisions import Candidate, Decision, Part, Plan, exploratory, judge_family
+from statsnorm.engines.tasks import TapMap
 from statsnorm.removal.evidence import interval_part
 from statsnorm.removal.indexed import (
     CONFIDENCE,
     NAMES,
     clustered_proportion,
+    crossed_indices,
     filled,
     nearest_index,
     on_log_scale,
@@ -51,7 +53,7 @@ FEWEST = 3
 HELD = "frozen:"
 
 
-class IndexTables(Protocol):
+class IndexTables(TapMap, Protocol):
     """What this analysis needs of the tables."""
 
     def keys(self) -> pd.DataFrame:
@@ -68,30 +70,47 @@ def summarise(tables: IndexTables) -> dict[str, pd.DataFrame]:
     crossed = crossed[
         ~crossed["treatment"].map(is_swap).astype(bool)
     ]  # the map of parameters judges those
-    components: list[dict[str, Any]] = []
-    retrieval: list[dict[str, Any]] = []
+    taps: list[tuple[dict[str, Any], list[str]]] = []
     seen: set[tuple[str, str]] = set()
     for values, mine in crossed.groupby([*GENERATOR, "treatment"], sort=True):
-        mine = _crossed(mine)
+        mine = crossed_indices(mine)
         if min(len(set(mine["index"])), len(set(mine["style"]))) < FEWEST:
             continue
         where = dict(zip([*GENERATOR, "treatment"], values, strict=True))
         if (identity := (str(where["source"]), str(where["treatment"]))) in seen:
             continue  # a second way of making the inputs: the first in sorted order is judged
         seen.add(identity)
-        arrays = _moments(tables, where, mine, _treatments(crossed, where, mine))
-        for tap, (moments, labels) in arrays.items():
-            sizes: dict[str, Any] = {f"n_{n}": len(labels[a]) for n, a in _AXES}
-            sizes |= {"dropped": labels["dropped"][0], "generators": _names(labels["style"])}
-            for moment, y in moments.items():
-                for name, replicates in three_way_replicates(y).items():
-                    row = {**where, **sizes, "tap": tap, "moment": moment, "component": name}
-                    components.append({**row, "values": replicates})
-            hits = nearest_index(np.concatenate([moments["m"], moments["v"]], axis=-1))
-            retrieval.append({**where, **sizes, "tap": tap, "hits": hits.mean(axis=(1, 2))})
-    if not components:
+        same = _treatments(crossed, where, mine)
+        cells = {"level": int(mine["level"].min()), "index": sorted(set(mine["index"]))}
+        of_output = mine.loc[mine["tap_kind"] == "vgg_of_output", "tap"]
+        taps += [({**where, **cells, "tap": tap}, same) for tap in sorted(set(of_output))]
+    found = [one for one in tables.map_taps(_of_tap, taps) if one is not None]
+    if not found:
         return {}
-    return {"components": pd.DataFrame(components), "retrieval": pd.DataFrame(retrieval)}
+    components, retrieval = zip(*found, strict=True)
+    frames = {"components": [row for rows in components for row in rows], "retrieval": retrieval}
+    return {name: pd.DataFrame(rows) for name, rows in frames.items()}
+
+
+def _of_tap(
+    tables: IndexTables, place: tuple[dict[str, Any], list[str]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """Return the components and the retrieval of one VGG tap; None where too little is left."""
+    where, treatments = place
+    moments, labels = _moments(tables, where, treatments)
+    if not moments:
+        return None
+    row = {name: where[name] for name in (*GENERATOR, "treatment")}
+    row |= {f"n_{n}": len(labels[a]) for n, a in _AXES}
+    row |= {"dropped": labels["dropped"][0], "generators": _names(labels["style"])}
+    row["tap"] = where["tap"]
+    components = [
+        {**row, "moment": moment, "component": name, "values": replicates}
+        for moment, y in moments.items()
+        for name, replicates in three_way_replicates(y).items()
+    ]
+    hits = nearest_index(np.concatenate([moments["m"], moments["v"]], axis=-1))
+    return components, {**row, "hits": hits.mean(axis=(1, 2))}
 
 
 _AXES = (("images", "image"), ("indices", "index"), ("input_styles", "style"))
@@ -110,44 +129,21 @@ def _treatments(crossed: pd.DataFrame, where: Mapping[str, Any], mine: pd.DataFr
     return [str(t) for t, r in rows.groupby("treatment", sort=True) if have <= set(r["index"])]
 
 
-def _crossed(mine: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the indices that share one set of input styles and levels.
-
-    Another run may hold one index on a larger design, with levels of another meaning; the set
-    that most indices have is the crossed one.
-    """
-    cells = {
-        str(index): frozenset(zip(rows["style"], rows["level"], strict=True))
-        for index, rows in mine.groupby("index", sort=True)
-    }
-    groups: dict[frozenset[Any], list[str]] = {}
-    for index, have in cells.items():
-        groups.setdefault(have, []).append(index)
-    most = max(groups.values(), key=len)
-    return mine.loc[mine["index"].isin(most)]
-
-
 def _moments(
-    tables: IndexTables, where: Mapping[str, Any], mine: pd.DataFrame, treatments: Sequence[str]
-) -> dict[str, tuple[dict[str, Array], Mapping[str, list[Any]]]]:
-    """Return m and v (I, S indices, U input styles, C live) of every VGG tap at the first level."""
-    found: dict[str, tuple[dict[str, Array], Mapping[str, list[Any]]]] = {}
-    for tap in sorted(set(mine.loc[mine["tap_kind"] == "vgg_of_output", "tap"])):
-        one = {**where, "tap": tap, "condition": "original", "level": int(mine["level"].min())}
-        one["index"] = sorted(set(mine["index"]))
-        cells = tables.array(one, axes=("image", "index", "style"))
-        whole = ~np.isnan(cells.mean).all(axis=-1).any(axis=(1, 2))
-        mean, var = cells.mean[whole], cells.var[whole]
-        live = _live(tables, one, treatments)
-        if len(mean) >= FEWEST and live.any():
-            m, v = scale_free(mean[..., live], var[..., live])
-            labels = {
-                **cells.labels,
-                "dropped": [int((~live).sum())],
-                "image": list(np.array(cells.labels["image"])[whole]),
-            }
-            found[tap] = ({"m": m, "v": filled(v)}, labels)
-    return found
+    tables: IndexTables, where: Mapping[str, Any], treatments: Sequence[str]
+) -> tuple[dict[str, Array], Mapping[str, list[Any]]]:
+    """Return m and v (I, S indices, U input styles, C live) of a VGG tap at the first level."""
+    one = {**where, "condition": "original"}
+    cells = tables.array(one, axes=("image", "index", "style"))
+    whole = ~np.isnan(cells.mean).all(axis=-1).any(axis=(1, 2))
+    mean, var = cells.mean[whole], cells.var[whole]
+    live = _live(tables, one, treatments)
+    if len(mean) < FEWEST or not live.any():
+        return {}, {}
+    m, v = scale_free(mean[..., live], var[..., live])
+    images = list(np.array(cells.labels["image"])[whole])
+    labels = {**cells.labels, "dropped": [int((~live).sum())], "image": images}
+    return {"m": m, "v": filled(v)}, labels
 
 
 def _live(tables: IndexTables, where: Mapping[str, Any], treatments: Sequence[str]) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats as distributions
 
 from statsnorm.decisions import Plan
+from statsnorm.engines.tasks import TapMap
 from statsnorm.report.model import Figure, Report
 from statsnorm.stats.distances import energy_distance, standardise
 from statsnorm.stats.scale_free import live_channels
@@ -40,7 +42,7 @@ MOST_FOR_ENERGY = 2_000  # images a group: distances between all pairs are quadr
 MOST_VALUES = 1 << 22  # of a block of channels, so that memory does not grow with their product
 
 
-class DivergenceTables(Protocol):
+class DivergenceTables(TapMap, Protocol):
     """What this analysis needs of the tables."""
 
     def keys(self) -> pd.DataFrame:
@@ -63,15 +65,22 @@ def summarise(tables: DivergenceTables) -> dict[str, pd.DataFrame]:
         (keys["iteration"] != 0) & keys["treatment"].isin(TREATMENTS) & ~keys["by_construction"]
     ]
     domains = _domains(tables.images())
-    rows: list[dict[str, Any]] = []
-    by = [*NETWORK, "tap", "call"]
-    for values, mine in keys.groupby(by, sort=True):
-        where = dict(zip(by, values, strict=True))
-        first = mine.iloc[0]
-        meta = {name: first[name] for name in ("tap_kind", "depth")}
-        for kind, group, found in _pairs(tables, where, mine, domains):
-            rows.append({**where, **meta, "kind": kind, "group": group, **found})
+    by_tap = [mine for _, mine in keys.groupby([*NETWORK, "tap", "call"], sort=True)]
+    found = tables.map_taps(partial(_of_tap, domains=domains), by_tap)
+    rows = [row for of_tap in found for row in of_tap]
     return {"divergence": pd.DataFrame(rows)} if rows else {}
+
+
+def _of_tap(
+    tables: DivergenceTables, mine: pd.DataFrame, *, domains: pd.Series
+) -> list[dict[str, Any]]:
+    """Return the rows of one tap from its key rows."""
+    where = {name: mine[name].iloc[0] for name in (*NETWORK, "tap", "call")}
+    meta = {name: mine[name].iloc[0] for name in ("tap_kind", "depth")}
+    return [
+        {**where, **meta, "kind": kind, "group": group, **found}
+        for kind, group, found in _pairs(tables, where, mine, domains)
+    ]
 
 
 def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001

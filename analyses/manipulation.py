@@ -10,7 +10,7 @@ Unit: the image (delete-one jackknife).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan
+from statsnorm.engines.tasks import TapMap
 from statsnorm.removal import retrieval
 from statsnorm.removal.ratios import Ratio, ratio
 from statsnorm.removal.words import percent
@@ -35,8 +36,10 @@ CONFIDENCE = 0.95
 LEAST_IMAGES = 3
 RIVALS = (CONTRAST, PLACEBO)
 
+Reduce = Callable[["ConditionTables", str, str], Iterator[dict[str, Any]]]
 
-class ConditionTables(Protocol):
+
+class ConditionTables(TapMap, Protocol):
     """What this analysis needs of the tables."""
 
     def keys(self) -> pd.DataFrame:
@@ -54,20 +57,29 @@ def summarise(tables: ConditionTables) -> dict[str, pd.DataFrame]:
     keys = tables.keys()
     plain = keys[(keys["style"] == "") & (keys["contrast"] == "") & (keys["source"] == "input")]
     plain = plain[(plain["treatment"] == "none") & (plain["iteration"] != 0)]
-    rows: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
+    places: list[tuple[Reduce, str, str]] = []
     for (network, tap), mine in plain.groupby(["network", "tap"], sort=True):
-        wanted = (network, tap) == LUMINANCE or (str(network)[:3] == "vgg" and tap in VGG_TAPS)
+        vgg = str(network)[:3] == "vgg"
+        wanted = (network, tap) == LUMINANCE or (vgg and tap in VGG_TAPS)
         if wanted and ORIGINAL in set(mine["condition"]) and len(set(mine["condition"])) > 1:
-            rows += _traces(tables, str(network), str(tap))
-        if str(network)[:3] == "vgg" and tap == retrieval.TAP:
-            found += _retrieved(tables, str(network))
-    named = {"traces": rows, "retrieval": found}
-    frames = {name: pd.DataFrame(records) for name, records in named.items() if records}
+            places.append((_traces, str(network), str(tap)))
+        if vgg and tap == retrieval.TAP:
+            places.append((_retrieved, str(network), str(tap)))
+    found = tables.map_taps(_of_tap, places)
+    frames: dict[str, pd.DataFrame] = {}
+    for name, reduce in (("traces", _traces), ("retrieval", _retrieved)):
+        of_taps = [rows for place, rows in zip(places, found, strict=True) if place[0] is reduce]
+        if records := [row for rows in of_taps for row in rows]:
+            frames[name] = pd.DataFrame(records)
     content = tables.content()
     if len(content):
         frames["content"] = _content(content)
     return frames
+
+
+def _of_tap(tables: ConditionTables, place: tuple[Reduce, str, str]) -> list[dict[str, Any]]:
+    reduce, network, tap = place
+    return list(reduce(tables, network, tap))
 
 
 def _traces(tables: ConditionTables, network: str, tap: str) -> Iterator[dict[str, Any]]:
@@ -100,10 +112,10 @@ def _traces(tables: ConditionTables, network: str, tap: str) -> Iterator[dict[st
             }
 
 
-def _retrieved(tables: ConditionTables, network: str) -> Iterator[dict[str, Any]]:
+def _retrieved(tables: ConditionTables, network: str, tap: str) -> Iterator[dict[str, Any]]:
     """Yield, for each condition, the share of images nearest to their own original."""
     plain = {"style": "", "contrast": "", "source": "input", "treatment": "none"}
-    keys, mean, var = tables.moments(network=network, tap=retrieval.TAP, **plain)
+    keys, mean, var = tables.moments(network=network, tap=tap, **plain)
     groups = {str(c): g.sort_values("image") for c, g in keys.groupby("condition", sort=True)}
     images = sorted(set.intersection(*(set(g["image"]) for g in groups.values())))
     if ORIGINAL not in groups or len(images) < LEAST_IMAGES:
@@ -119,7 +131,7 @@ def _retrieved(tables: ConditionTables, network: str) -> Iterator[dict[str, Any]
         correct = retrieval.own_nearest(rows[condition], rows[ORIGINAL])
         yield {
             "network": network,
-            "tap": retrieval.TAP,
+            "tap": tap,
             "condition": condition,
             **retrieval.share(correct, images, len(images)),
         }

@@ -14,6 +14,7 @@ family.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan
+from statsnorm.engines.tasks import TapMap
 from statsnorm.errors import StatsnormError
 from statsnorm.removal.ratios import interval, t_quantile
 from statsnorm.report.model import Figure, Report
@@ -47,7 +49,7 @@ CONFIDENCE = 0.95
 HOW = "extract a design with styles, --correlations 48 and the taps in question"
 
 
-class CorrelationTables(Protocol):
+class CorrelationTables(TapMap, Protocol):
     """What this analysis needs of the tables."""
 
     def correlation_keys(self) -> pd.DataFrame:
@@ -74,20 +76,10 @@ def summarise(tables: CorrelationTables, *, seed: int = 0) -> dict[str, pd.DataF
         & (keys["iteration"] != 0)
         & keys["treatment"].isin(TREATMENTS)
     ]
-    decoded: list[dict[str, Any]] = []
-    splits: list[dict[str, Any]] = []
-    kept: list[dict[str, Any]] = []
-    by = [*NETWORK, *INPUT, "tap", "call"]
-    for values, mine in keys.groupby(by, sort=True):
-        styles = sorted(set(mine["style"]))
-        if len(styles) < LEAST_STYLES:
-            continue
-        where: dict[str, Any] = dict(zip(by, values, strict=True))
-        where |= {"level": int(mine["level"].min()), "condition": "original", "style": styles}
-        for row, cells in _places(tables, where, mine):
-            decoded += [{**row, **found} for found in _decoded(cells, seed)]
-            splits.append({**row, "values": gram_replicates(cells).ravel()})
-            kept.append({**row, "cells": cells})
+    by_tap = keys.groupby([*NETWORK, *INPUT, "tap", "call"], sort=True)
+    enough = [mine for _, mine in by_tap if len(set(mine["style"])) >= LEAST_STYLES]
+    found = tables.map_taps(partial(_of_tap, seed=seed), enough)
+    decoded, splits, kept = ([row for of_tap in found for row in of_tap[i]] for i in range(3))
     if not decoded:
         raise StatsnormError(
             f"no tap has correlations of {LEAST_STYLES} styles and {LEAST_CONTENTS} contents; {HOW}"
@@ -95,6 +87,21 @@ def summarise(tables: CorrelationTables, *, seed: int = 0) -> dict[str, pd.DataF
     frames = {"decoded": pd.DataFrame(decoded), "splits": pd.DataFrame(splits)}
     identity = list(_identities(kept))
     return frames | ({"identity": pd.DataFrame(identity)} if identity else {})
+
+
+def _of_tap(
+    tables: CorrelationTables, mine: pd.DataFrame, *, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the probes, the splits and the cells of one tap under each treatment."""
+    where = {name: mine[name].iloc[0] for name in (*NETWORK, *INPUT, "tap", "call")}
+    where |= {"level": int(mine["level"].min()), "condition": "original"}
+    where["style"] = sorted(set(mine["style"]))
+    decoded, splits, kept = [], [], []
+    for row, cells in _places(tables, where, mine):
+        decoded += [{**row, **found} for found in _decoded(cells, seed)]
+        splits.append({**row, "values": gram_replicates(cells).ravel()})
+        kept.append({**row, "cells": cells})
+    return decoded, splits, kept
 
 
 def _places(

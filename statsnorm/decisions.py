@@ -14,7 +14,7 @@ import hashlib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -84,6 +84,10 @@ class Plan:
     primary: Mapping[str, Any]
     rules: tuple[Rule, ...]
     gates: Mapping[str, GateRule]
+
+    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _frozen, ({k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()},)
 
     def rule(self, hypothesis: str, part: str) -> Rule:
         """Return one rule; raises StatsnormError with the nearest names if there is none."""
@@ -362,6 +366,14 @@ def _plan(content: Mapping[str, Any], sha256: str) -> Plan:
         rules=rules,
         gates=MappingProxyType({gate.name: gate for gate in gates}),
     )
+
+
+def _frozen(values: Mapping[str, Any]) -> Plan:
+    """Return a plan with mappings that cannot be changed; what unpickling calls."""
+    frozen: dict[str, Any] = {
+        k: MappingProxyType(v) if isinstance(v, dict) else v for k, v in values.items()
+    }
+    return Plan(**frozen)
 
 
 def _check(rule: Rule) -> None:

@@ -17,6 +17,9 @@ class ImageError(StatsnormError):
         super().__init__(f"image {image!r} failed at {stage}: {reason}")
         self.image, self.stage, self.reason = image, stage, reason
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str, str]]:
+        return ImageError, (self.image, self.stage, self.reason)
+
 
 class SchemaError(StatsnormError):
     """A table is damaged or was written by another schema version."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from statsnorm.arrays import (
     same_channels,
     scattered,
 )
+from statsnorm.engines.tasks import Crew
 from statsnorm.errors import StatsnormError
 from statsnorm.reader import GROUP_KEYS, TAP_COLUMNS
 from statsnorm.rundir import Run, read_run, require_finished
@@ -40,6 +41,9 @@ Runs = str | Path | Sequence[str | Path]
 
 DESIGN_AXES = ("image", "style", "level")
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class Tables:
     """The tables of one or more runs.
@@ -50,6 +54,8 @@ class Tables:
         Run directories.
     unfinished : bool
         Also read a run whose last shards are missing.
+    crew : Crew, optional
+        Workers with these tables, for :meth:`map_taps`; by default that is a loop.
 
     Raises
     ------
@@ -57,7 +63,7 @@ class Tables:
         If a path is no run, or a run is not finished (UnfinishedRunError).
     """
 
-    def __init__(self, runs: Runs, *, unfinished: bool = False) -> None:
+    def __init__(self, runs: Runs, *, unfinished: bool = False, crew: Crew | None = None) -> None:
         paths = [runs] if isinstance(runs, str | Path) else list(runs)
         if not paths:
             raise StatsnormError("no run given")
@@ -65,6 +71,23 @@ class Tables:
         if not unfinished:
             for run in self.runs:
                 require_finished(run)
+        self._crew = crew
+
+    def map_taps(self, function: Callable[[Any, T], R], taps: Iterable[T]) -> list[R]:
+        """Return `function(tables, tap)` for every tap, in their order; the engine says where.
+
+        Parameters
+        ----------
+        function : callable
+            A function of a module, or a `partial` of one; what it draws must be seeded by its
+            arguments. May be called in another process, with tables of the same runs.
+        taps : iterable
+            What `function` takes second, a tap or what else can be reduced by itself.
+        """
+        given = list(taps)
+        if self._crew is None or len(given) < 2:
+            return [function(self, tap) for tap in given]
+        return self._crew.map(function, given)
 
     @cached_property
     def files(self) -> tuple[Path, ...]:

@@ -18,8 +18,15 @@ CELL_DEFAULTS = {
 }
 
 
+class InOrder:
+    """Tables whose taps are reduced one after another."""
+
+    def map_taps(self, function, taps):
+        return [function(self, tap) for tap in taps]
+
+
 @dataclass
-class SyntheticTables:
+class SyntheticTables(InOrder):
     """Blocks of cells: (keys without the axes, axes, labels, mean, var)."""
 
     blocks: list[Any] = field(default_factory=list)

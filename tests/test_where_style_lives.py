@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from synthetic_tables import CELL_DEFAULTS
+from synthetic_tables import CELL_DEFAULTS, InOrder
 
 from analyses import where_style_lives
 from statsnorm import style_parts
@@ -57,7 +57,7 @@ def cells(x, *, channels=None, fixed=False, live=None):
     )
 
 
-class Planted:
+class Planted(InOrder):
     """Taps of one network under some treatments, made of activations."""
 
     def __init__(self, taps):

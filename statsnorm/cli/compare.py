@@ -24,10 +24,18 @@ from statsnorm.cli import options
     metavar="FILE",
     help="Decision rules, like analyses/plan.toml; the shipped ones by default.",
 )
+@options.engine("taps are reduced")
+@options.analysis_workers
 @options.out_dir()
 @options.seed
 def compare(
-    runs: tuple[Path, ...], by: str, plan: Path | None, out: Path | None, seed: int
+    runs: tuple[Path, ...],
+    by: str,
+    plan: Path | None,
+    engine: str,
+    workers: int | None,
+    out: Path | None,
+    seed: int,
 ) -> None:
     """Put the networks of RUN... side by side, trained networks as the unit, and write a report.
 
@@ -39,6 +47,7 @@ def compare(
         statsnorm compare runs/trained-design runs/trained --by norm --out reports/norms
         statsnorm compare runs/trained-design --by checkpoint
     """
+    from statsnorm.engines.tasks import Engine
     from statsnorm.report.write import write_report  # slow imports: keep --help fast
 
     result = write_report(
@@ -48,6 +57,7 @@ def compare(
         options={"by": by},
         seed=seed,
         plan=plan,
+        engine=Engine(engine, workers),
         progress=lambda line: click.echo(line, err=True),
     )
     click.echo(str(result))

@@ -165,13 +165,7 @@ from statsnorm.cli import options
     metavar="N",
     help="Images in one shard; part of the configuration.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where shards run: here, or on the Ray cluster of RAY_ADDRESS (else a local one).",
-)
+@options.engine("shards run")
 @options.restart
 @click.option(
     "--max-skipped",

@@ -15,6 +15,8 @@ option                commands
 ``--style-generator`` extract, train
 ``--style-index``     extract, train
 ``--seed``            extract, train, report, compare
+``--engine``          extract, report, compare, verify
+``--workers``         report, compare, verify
 ``--resume/--restart`` extract, train
 ====================  ==============================
 
@@ -154,6 +156,27 @@ style_index = click.option(
 )
 seed = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of every random draw."
+)
+
+
+def engine(what: str) -> Callable[[Command], Command]:
+    """`--engine NAME`: where `what` runs."""
+    return click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help=f"Where {what}: here, or on the Ray cluster of RAY_ADDRESS (else a local one).",
+    )
+
+
+analysis_workers = click.option(
+    "--workers",
+    type=click.IntRange(min=0, max=256),
+    default=None,
+    metavar="N",
+    help="Processes that share the taps, one tap in memory each; 0: as many as there are CPUs. "
+    "1 by default, with --engine ray 0.",
 )
 restart = click.option(
     "--resume/--restart",

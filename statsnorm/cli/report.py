@@ -32,6 +32,8 @@ from statsnorm.cli import options
     metavar="NAME",
     help="A picture outside `verify`, made beside the report in extras/: tsne.",
 )
+@options.engine("taps are reduced")
+@options.analysis_workers
 @options.out_dir()
 @options.seed
 def report(
@@ -39,20 +41,24 @@ def report(
     analyses: tuple[str, ...],
     plan: Path | None,
     extras: tuple[str, ...],
+    engine: str,
+    workers: int | None,
     out: Path | None,
     seed: int,
 ) -> None:
     """Run analyses on the tables of RUN... and write report.html, report.md and their sources.
 
-    The same tables and seed give the same bytes. Without --out the report goes to
-    reports/NAME, NAME being the first run's. Exit status 1: an image was dropped, an analysis
-    failed, or one named with --analysis was left out.
+    The same tables and seed give the same bytes, whatever --engine and --workers. Without --out
+    the report goes to reports/NAME, NAME being the first run's. Exit status 1: an image was
+    dropped, an analysis failed, or one named with --analysis was left out.
 
     \b
         statsnorm report runs/cin26 --out reports/cin26 --seed 7
         statsnorm report runs/cin26 --analysis removed_variance --analysis mine.py
         statsnorm report runs/cin26 --extra tsne
+        statsnorm report runs/cin26 --workers 8
     """
+    from statsnorm.engines.tasks import Engine
     from statsnorm.report.write import write_report  # slow imports: keep --help fast
 
     result = write_report(
@@ -62,6 +68,7 @@ def report(
         seed=seed,
         plan=plan,
         extras=extras,
+        engine=Engine(engine, workers),
         progress=lambda line: click.echo(line, err=True),
     )
     click.echo(str(result))

@@ -9,16 +9,16 @@ actor is free: nothing piles up.
 from __future__ import annotations
 
 import os
-import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from statsnorm import locks
+from statsnorm.engines.cluster import cluster, places, told
 from statsnorm.engines.local import run_shards as run_locally
+from statsnorm.engines.tasks import RETRIES
 from statsnorm.errors import StatsnormError, UnfinishedRunError
 from statsnorm.extraction.execution import Execution
 from statsnorm.extraction.plan import ExtractConfig
@@ -26,8 +26,6 @@ from statsnorm.extraction.shard import Job
 from statsnorm.rundir import Run, shard_is_finished, skipped_in
 from statsnorm.stopping import stop_on_signals
 
-RETRIES = 3
-"""A shard whose actor died so often is given up: it may be what kills them."""
 POLL = 0.5  # seconds between looks at signals
 
 
@@ -98,7 +96,7 @@ class _Pool:
         try:
             owners = self.ray.get([handle.owner.remote() for handle in handles])
         except self.ray.exceptions.RayError as error:
-            raise _told(error) from error
+            raise told(error) from error
         self.idle += [
             _Actor(h, locks.Owner(**owner)) for h, owner in zip(handles, owners, strict=True)
         ]
@@ -132,7 +130,7 @@ class _Pool:
             self.start(1)
             return shard
         except self.ray.exceptions.RayError as error:
-            raise _told(error) from error
+            raise told(error) from error
         self.idle.append(actor)
         return shard
 
@@ -161,10 +159,10 @@ def run_shards(job: Job, shards: Sequence[int], how: Execution) -> None:
     per_image = len(job.feed.inputs.cells) * len(job.variants.all)
     total = per_image * sum(job.count(shard) for shard in shards)
     done = total - per_image * sum(job.count(shard) for shard in todo)
-    with _cluster() as ray, stop_on_signals() as stop:
+    with cluster() as ray, stop_on_signals() as stop:
         pool = _Pool(ray=ray, job=job, how=how, left=todo)
         try:
-            pool.start(min(_places(ray, job.device), len(todo)))
+            pool.start(min(places(ray, job.device), len(todo)))
             pool.give()
             while pool.busy:
                 ready, _ = ray.wait(list(pool.busy), num_returns=1, timeout=POLL)
@@ -184,58 +182,6 @@ def run_shards(job: Job, shards: Sequence[int], how: Execution) -> None:
             pool.stop()
 
 
-def _places(ray: Any, device: str) -> int:
-    """Return how many actors the cluster has room for."""
-    kind = "GPU" if device.startswith("cuda") else "CPU"
-    places = int(ray.cluster_resources().get(kind, 0))
-    if not places:
-        raise StatsnormError(f"the Ray cluster has no {kind}; add a node, or use --device")
-    return places
-
-
 def _check_skipped(run: Run, shards: Sequence[int], most: int | None) -> None:
     if most is not None and (lost := sum(skipped_in(run, shard) for shard in shards)) > most:
         raise StatsnormError(f"{lost} images cannot be used, more than max-skipped {most}")
-
-
-def _told(error: Exception) -> StatsnormError:
-    """Return what an actor raised as one of our errors, without Ray's traceback."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, StatsnormError):
-        return cause
-    reason = str(cause or error).strip().splitlines()
-    return StatsnormError(f"a Ray worker failed: {reason[-1] if reason else type(error).__name__}")
-
-
-def _knock(address: str) -> None:
-    """Raise OSError at once where nobody listens; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-@contextmanager
-def _cluster() -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise StatsnormError(
-            "engine 'ray' needs Ray: pip install 'statsnorm[ray]', or use --engine local"
-        ) from error
-    ours = not ray.is_initialized()
-    if ours:
-        address = os.environ.get("RAY_ADDRESS")
-        try:
-            _knock(address or "")
-            ray.init(address, include_dashboard=False if not address else None, log_to_driver=False)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise StatsnormError(
-                f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}); unset RAY_ADDRESS "
-                "to use one of this machine"
-            ) from error
-    try:
-        yield ray
-    finally:
-        if ours:
-            ray.shutdown()

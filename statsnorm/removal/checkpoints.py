@@ -9,6 +9,8 @@ taps, of networks with trained weights at their last iteration.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,17 @@ from statsnorm.stats.components import component_replicates, crossed_components
 from statsnorm.stats.scale_free import live_channels
 
 CONDITION = "original"
-Rows = dict[str, list[dict[str, Any]]]
+Labels = tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One tap of one design."""
+
+    number: int
+    design: Design  # without its rows
+    tap: Mapping[Any, Any]
+    last: bool  # a trained network at its last iteration
 
 
 def checkpoint_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
@@ -51,53 +63,58 @@ def checkpoint_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
     way = keys[on_the_way(keys)]
     early = set(zip(way["cell"], way["seed"], way["iteration"], strict=True))
     eps = tap_eps(tables.taps())
-    rows: Rows = {"designs": [], "components": [], "replicates": []}
-    for number, design in enumerate(designs):
-        network = design.network
-        at = (network["cell"], network["seed"], network["iteration"])
-        last = not design.untrained and at not in early
-        _add(rows, tables, (number, design), plan, eps, last=last)
+    last = []
+    for design in designs:
+        at = (design.network["cell"], design.network["seed"], design.network["iteration"])
+        last.append(not design.untrained and at not in early)
+    places = list(_places(designs, last, plan))
+    found = tables.map_taps(partial(_of_tap, plan=plan, eps=eps), places)
+    rows: dict[str, list[dict[str, Any]]] = {"designs": [], "components": [], "replicates": []}
+    labels: dict[int, Labels] = {}
+    for place, (own, records) in zip(places, found, strict=True):
+        labels[place.number] = own
+        for table, row in records:
+            rows[table].append(row)
+    rows["designs"] = [design_row(n, designs[n], own) for n, own in labels.items() if own[0]]
     rows["training"] = training_facts(tables)
     return {name: pd.DataFrame(records) for name, records in rows.items() if records}
 
 
-def _add(
-    rows: Rows,
-    tables: MomentTables,
-    numbered: tuple[int, Design],
-    plan: Plan,
-    eps: Mapping[tuple[str, str], float],
-    *,
-    last: bool,
-) -> None:
-    number, design = numbered
-    labels: tuple[tuple[Any, ...], ...] = ((), (), ())
-    for tap in taps_of(design).to_dict("records"):
-        of_output = tap["tap_kind"] == "vgg_of_output"
-        if of_output and tap["tap"] != plan.primary["and_tap"]:
-            continue
-        wanted = [m for m in tap["members"] if m[1] in ("none", plan.primary["before"])]
-        if not wanted:
-            continue
-        members, _ = load_members(tables, design, tap["tap"], tap["call"], wanted)
-        labels = next(iter(members.values())).labels
-        name = tap["tap"] if tap["call"] == 0 else f"{tap['tap']}#{tap['call']}"
-        live = live_channels(
-            [cells.var for cells in members.values()],
-            eps=eps.get((str(design.network["network"]), tap["tap"]), 0.0),
-        )
-        if not live.any():
-            continue
-        meta = {k: tap[k] for k in ("tap_kind", "depth", "by_construction")}
-        meta |= {"channels": int(live.sum()), "dropped": int((~live).sum())}
-        evidence = tap["tap_kind"] in EVIDENCE and not tap["by_construction"]
-        for (condition, treatment), cells in members.items():
-            key = {"design": number, "tap": name, "condition": condition, "treatment": treatment}
-            for table, row in _reduced(cells, live, plan, full=last and evidence):
-                extra = meta if table == "components" else {}
-                rows[table].append({**key, "generators": "all", **extra, **row})
-    if labels[0]:
-        rows["designs"].append(design_row(number, design, labels))
+def _places(designs: list[Design], last: list[bool], plan: Plan) -> Iterator[_Place]:
+    """Yield the taps that are kept, with the arms that are compared there."""
+    for number, design in enumerate(designs):
+        for tap in taps_of(design).to_dict("records"):
+            if tap["tap_kind"] == "vgg_of_output" and tap["tap"] != plan.primary["and_tap"]:
+                continue
+            wanted = [m for m in tap["members"] if m[1] in ("none", plan.primary["before"])]
+            if wanted:
+                yield _Place(number, design.bare, {**tap, "members": wanted}, last[number])
+
+
+def _of_tap(
+    tables: MomentTables, place: _Place, *, plan: Plan, eps: Mapping[tuple[str, str], float]
+) -> tuple[Labels, list[tuple[str, dict[str, Any]]]]:
+    """Return the labels of one tap's cells, and its rows, each with the name of its table."""
+    design, tap = place.design, place.tap
+    members, _ = load_members(tables, design, tap["tap"], tap["call"], tap["members"])
+    labels = next(iter(members.values())).labels
+    name = tap["tap"] if tap["call"] == 0 else f"{tap['tap']}#{tap['call']}"
+    live = live_channels(
+        [cells.var for cells in members.values()],
+        eps=eps.get((str(design.network["network"]), tap["tap"]), 0.0),
+    )
+    if not live.any():
+        return labels, []
+    meta = {k: tap[k] for k in ("tap_kind", "depth", "by_construction")}
+    meta |= {"channels": int(live.sum()), "dropped": int((~live).sum())}
+    evidence = tap["tap_kind"] in EVIDENCE and not tap["by_construction"]
+    rows = []
+    for (condition, treatment), cells in members.items():
+        key = {"design": place.number, "tap": name, "condition": condition, "treatment": treatment}
+        for table, row in _reduced(cells, live, plan, full=place.last and evidence):
+            extra = meta if table == "components" else {}
+            rows.append((table, {**key, "generators": "all", **extra, **row}))
+    return labels, rows
 
 
 def _reduced(

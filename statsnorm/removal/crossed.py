@@ -8,12 +8,14 @@ by cell: only images, styles and levels that all members have are used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from statsnorm.engines.tasks import TapMap
 
 NETWORK_KEYS: tuple[str, ...] = (
     "network",
@@ -37,7 +39,7 @@ Member = tuple[str, str]
 Name = TypeVar("Name")
 
 
-class MomentTables(Protocol):
+class MomentTables(TapMap, Protocol):
     """What this module needs of :class:`statsnorm.load.Tables`."""
 
     def keys(self) -> pd.DataFrame:
@@ -82,6 +84,11 @@ class Design:
     network: Mapping[str, Any]
     inputs: Mapping[str, Any]
     rows: pd.DataFrame
+
+    @property
+    def bare(self) -> Design:
+        """The same without the key rows: enough to read cells, and small to send."""
+        return replace(self, rows=self.rows.iloc[:0])
 
     @property
     def untrained(self) -> bool:

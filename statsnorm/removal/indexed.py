@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,23 @@ NAMES = {
 }
 TURNED = {"style": "contrast", "contrast": "style"}  # with the last two factors exchanged
 TURNED |= {"content_style": "content_contrast", "content_contrast": "content_style"}
+
+
+def crossed_indices(mine: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the indices that share one set of input styles and levels.
+
+    Another run may hold one index on a larger design, with levels of another meaning; the set
+    that most indices have is the crossed one.
+    """
+    cells = {
+        str(index): frozenset(zip(rows["style"], rows["level"], strict=True))
+        for index, rows in mine.groupby("index", sort=True)
+    }
+    groups: dict[frozenset[Any], list[str]] = {}
+    for index, have in cells.items():
+        groups.setdefault(have, []).append(index)
+    most = max(groups.values(), key=len)
+    return mine.loc[mine["index"].isin(most)]
 
 
 def three_way_replicates(y: Array) -> dict[str, Array]:

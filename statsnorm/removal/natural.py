@@ -8,13 +8,15 @@ these domains alone it is the image within its cell.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan, load_plan
+from statsnorm.engines.tasks import TapMap
 from statsnorm.errors import StatsnormError
 from statsnorm.mixed import reml_components
 from statsnorm.removal import retrieval
@@ -37,7 +39,7 @@ CONFIDENCE = 0.95
 REML_CHANNELS, REML_ROWS = 4, 300
 
 
-class LabelledTables(Protocol):
+class LabelledTables(TapMap, Protocol):
     """What this module needs of the tables."""
 
     def keys(self) -> Frame:
@@ -111,32 +113,57 @@ def _study(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of one network: its own taps, and VGG of its output."""
     untrained = bool((keys["iteration"] == 0).any())
-    found: dict[str, list[dict[str, Any]]] = {"replicates": [], "within": [], "retrieval": []}
-    found["reml"] = []
+    by_tap = keys.groupby(["depth", "source", "network", "tap", "call"], sort=True)
+    of_tap = partial(_of_tap, labels=labels, plan=plan, seed=seed, untrained=untrained)
+    reduced = tables.map_taps(of_tap, [own for _, own in by_tap])
     arms: Arms = {}
     meta: dict[str, dict[str, Any]] = {}
-    for values, own in keys.groupby(["depth", "source", "network", "tap", "call"], sort=True):
-        tap = _tap_name(str(values[3]), int(str(values[4])))
-        treatments = sorted(set(own["treatment"]), key=lambda t: t != "none")
-        read = {t: _read(tables, own[own["treatment"] == t].iloc[0], labels) for t in treatments}
-        live = live_channels([var for _, var in read.values()], _eps(tables, own))
-        if not live.any():
-            continue
-        meta[tap] = {k: own.iloc[0][k] for k in ("tap_kind", "depth")}
-        meta[tap] |= {"channels": int(live.sum()), "dropped": int((~live).sum())}
-        for treatment, (mean, var) in read.items():
-            for moment, y in _moments(mean[:, live], var[:, live]).items():
-                made = _replicates(y, labels)
-                arms[tap, treatment, moment] = made
-                where = {"tap": tap, "treatment": treatment, "moment": moment, **meta[tap]}
-                found["replicates"] += _trace_rows(made, where, labels, untrained=untrained)
-                if (tap, moment, untrained) == (plan.primary["and_tap"], "v", False):
-                    found["reml"] += _reml(y, labels, where, seed)
-        if tap == retrieval.TAP and len(read) > 1:
-            found["retrieval"].append({"tap": tap, **_retrieved(read, live)})
+    found: dict[str, list[dict[str, Any]]] = {"replicates": [], "within": [], "retrieval": []}
+    found["reml"] = []
+    for one in (one for one in reduced if one is not None):
+        meta[one.tap] = one.meta
+        arms |= one.arms
+        for name, rows in one.rows.items():
+            found[name] += rows
     if not untrained:
         found["within"] = list(_within(arms, meta, labels, plan))
     return found
+
+
+class _Reduced(NamedTuple):
+    """What one tap of one network was reduced to."""
+
+    tap: str
+    meta: dict[str, Any]
+    arms: Arms
+    rows: dict[str, list[dict[str, Any]]]  # by table
+
+
+def _of_tap(
+    tables: LabelledTables, own: Frame, *, labels: Labels, plan: Plan, seed: int, untrained: bool
+) -> _Reduced | None:
+    """Return the rows and traces of one tap from its key rows; None without a live channel."""
+    first = own.iloc[0]
+    tap = _tap_name(str(first["tap"]), int(first["call"]))
+    treatments = sorted(set(own["treatment"]), key=lambda t: t != "none")
+    read = {t: _read(tables, own[own["treatment"] == t].iloc[0], labels) for t in treatments}
+    live = live_channels([var for _, var in read.values()], _eps(tables, own))
+    if not live.any():
+        return None
+    meta = {k: first[k] for k in ("tap_kind", "depth")}
+    meta |= {"channels": int(live.sum()), "dropped": int((~live).sum())}
+    rows: dict[str, list[dict[str, Any]]] = {"replicates": [], "reml": [], "retrieval": []}
+    arms: Arms = {}
+    for treatment, (mean, var) in read.items():
+        for moment, y in _moments(mean[:, live], var[:, live]).items():
+            made = arms[tap, treatment, moment] = _replicates(y, labels)
+            where = {"tap": tap, "treatment": treatment, "moment": moment, **meta}
+            rows["replicates"] += _trace_rows(made, where, labels, untrained=untrained)
+            if (tap, moment, untrained) == (plan.primary["and_tap"], "v", False):
+                rows["reml"] += _reml(y, labels, where, seed)
+    if tap == retrieval.TAP and len(read) > 1:
+        rows["retrieval"].append({"tap": tap, **_retrieved(read, live)})
+    return _Reduced(tap, meta, arms, rows)
 
 
 def places(meta: Mapping[str, Mapping[str, Any]], plan: Plan) -> dict[str, list[str]]:

@@ -9,7 +9,9 @@ compared member.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -75,8 +77,9 @@ def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
         return {}
     plan, eps = load_plan(), tap_eps(tables.taps())
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    for number, design in enumerate(designs):
-        _add_design(rows, tables, (number, design), designs, plan, eps)
+    places = list(_places(designs, plan))
+    found = tables.map_taps(partial(_of_tap, plan=plan, eps=eps), places)
+    _gather(rows, designs, places, found)
     rows["references"] = list(_references(tables))
     rows["training"] = training_facts(tables)
     return {name: pd.DataFrame(records) for name, records in rows.items() if records}
@@ -96,49 +99,102 @@ def _references(tables: MomentTables) -> Iterator[dict[str, Any]]:
             }
 
 
-def _add_design(
-    rows: dict[str, list[dict[str, Any]]],
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One tap of one design, with what reducing it takes."""
+
+    number: int
+    design: Design  # without its rows
+    tap: Mapping[Any, Any]
+    drawn: bool  # as a projection
+    at_input: Design | None  # of the same tap, without its rows
+
+    @property
+    def name(self) -> str:
+        """The tap, with the number of its call where that is not the first."""
+        tap, call = self.tap["tap"], self.tap["call"]
+        return str(tap) if call == 0 else f"{tap}#{call}"
+
+
+class _Found(NamedTuple):
+    """What one tap was reduced to."""
+
+    labels: tuple[tuple[Any, ...], ...]
+    notes: list[str]
+    rows: list[dict[str, Any]]  # each with the name of its `table`
+
+
+def _places(designs: list[Design], plan: Plan) -> Iterator[_Place]:
+    """Yield every tap of every design, in the order of the tables."""
+    for number, design in enumerate(designs):
+        taps = taps_of(design)
+        drawn = set() if design.untrained else shown_taps(taps, plan)
+        for tap in taps.to_dict("records"):
+            shown = tap["tap"] in drawn and tap["call"] == 0
+            same = tap["tap_kind"] == "vgg_of_output" and tap["tap"] == plan.primary["and_tap"]
+            at_input = _at_input(design, designs, tap) if same else None
+            yield _Place(number, design.bare, tap, shown, at_input)
+
+
+def _of_tap(
+    tables: MomentTables, place: _Place, *, plan: Plan, eps: Mapping[tuple[str, str], float]
+) -> _Found:
+    """Return the rows of all tables at one tap of one design."""
+    design, tap = place.design, place.tap
+    members, notes = load_members(tables, design, tap["tap"], tap["call"], tap["members"])
+    live = live_channels(
+        [cells.var for cells in members.values()],
+        eps=eps.get((str(design.network["network"]), tap["tap"]), 0.0),
+    )
+    where = {"design": place.number, "tap": place.name}
+    meta = {k: tap[k] for k in ("tap_kind", "depth", "by_construction")}
+    counts = {"channels": int(live.sum()), "dropped": int((~live).sum())}
+    rows = []
+    for record in _rows_of(tables, place, members, live, plan) if live.any() else ():
+        extra = {**meta, **counts} if record["table"] == "components" else {}
+        rows.append({**where, **extra, **record})
+    return _Found(next(iter(members.values())).labels, notes, rows)
+
+
+def _rows_of(
     tables: MomentTables,
-    numbered: tuple[int, Design],
-    designs: list[Design],
+    place: _Place,
+    members: dict[Member, Cells],
+    live: NDArray[np.bool_],
     plan: Plan,
-    eps: Mapping[tuple[str, str], float],
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one tap with live channels, each with the name of its table."""
+    design, tap = place.design, place.tap
+    meta = {k: tap[k] for k in ("tap_kind", "depth", "by_construction")}
+    yield from _reduce(design, members, live, meta, plan)
+    if tap["tap_kind"] == "vgg_of_output" and place.name == plan.primary["and_tap"]:
+        other = place.at_input
+        plain = {"condition": "original", "treatment": "none"}
+        at_input = read_cells(tables, other, tap["tap"], tap["call"], **plain) if other else None
+        yield from () if design.untrained else _scatter(members, live, plan, at_input)
+    if place.drawn:
+        kind = {"table": "projection", "tap_kind": tap["tap_kind"]}
+        yield from ({**kind, **row} for row in projection_rows(members, live, plan))
+    if place.name == retrieval.TAP:
+        yield from _retrieval(members, live, plan)
+
+
+def _gather(
+    rows: dict[str, list[dict[str, Any]]],
+    designs: list[Design],
+    places: list[_Place],
+    found: list[_Found],
 ) -> None:
-    number, design = numbered
-    labels: tuple[tuple[Any, ...], ...] = ((), (), ())
-    seen: set[str] = set()
-    taps = taps_of(design)
-    drawn = set() if design.untrained else shown_taps(taps, plan)
-    for tap in taps.to_dict("records"):
-        members, notes = load_members(tables, design, tap["tap"], tap["call"], tap["members"])
-        labels = next(iter(members.values())).labels
-        for note in notes:
-            if note not in seen:
-                seen.add(note)
-                rows["notes"].append({"design": number, "note": note})
-        name = tap["tap"] if tap["call"] == 0 else f"{tap['tap']}#{tap['call']}"
-        live = live_channels(
-            [cells.var for cells in members.values()],
-            eps=eps.get((str(design.network["network"]), tap["tap"]), 0.0),
-        )
-        where = {"design": number, "tap": name}
-        meta = {k: tap[k] for k in ("tap_kind", "depth", "by_construction")}
-        counts = {"channels": int(live.sum()), "dropped": int((~live).sum())}
-        if live.any():
-            found = list(_reduce(design, members, live, meta, plan))
-            if tap["tap_kind"] == "vgg_of_output" and name == plan.primary["and_tap"]:
-                at_input = _at_input(tables, design, designs, tap)
-                found += [] if design.untrained else _scatter(members, live, plan, at_input)
-            if tap["tap"] in drawn and tap["call"] == 0:
-                kind = {"table": "projection", "tap_kind": tap["tap_kind"]}
-                found += [{**kind, **r} for r in projection_rows(members, live, plan)]
-            if name == retrieval.TAP:
-                found += _retrieval(members, live, plan)
-            for record in found:
-                table = record.pop("table")
-                extra = {**meta, **counts} if table == "components" else {}
-                rows[table].append({**where, **extra, **record})
-    rows["designs"].append(design_row(number, design, labels))
+    """Add what the taps were reduced to, and a row a design, to the tables."""
+    labels: dict[int, tuple[tuple[Any, ...], ...]] = {}
+    notes: dict[tuple[int, str], None] = {}
+    for place, of_tap in zip(places, found, strict=True):
+        labels[place.number] = of_tap.labels
+        notes |= dict.fromkeys((place.number, note) for note in of_tap.notes)
+        for record in of_tap.rows:
+            rows[record["table"]].append({k: v for k, v in record.items() if k != "table"})
+    rows["notes"] = [{"design": number, "note": note} for number, note in notes]
+    rows["designs"] = [design_row(n, design, labels[n]) for n, design in enumerate(designs)]
 
 
 def _reduce(
@@ -299,19 +355,15 @@ def _scatter(
                 }
 
 
-def _at_input(
-    tables: MomentTables, design: Design, designs: list[Design], tap: Mapping[Any, Any]
-) -> Cells | None:
-    """Return the cells of the same VGG tap on the design's inputs, if they were extracted."""
+def _at_input(design: Design, designs: list[Design], tap: Mapping[Any, Any]) -> Design | None:
+    """Return the design of the same VGG tap on this one's inputs, if they were extracted."""
     for other in designs:
         same = all(
             other.network[k] == v
             for k, v in (("network", design.network["network"]), ("source", "input"))
         )
         if same and other.inputs == design.inputs and tap["tap"] in set(other.rows["tap"]):
-            return read_cells(
-                tables, other, tap["tap"], tap["call"], condition="original", treatment="none"
-            )
+            return other.bare
     return None
 
 

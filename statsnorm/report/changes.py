@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from statsnorm.decisions import load_plan
+from statsnorm.engines.tasks import HERE, Engine
 from statsnorm.report.compare import Difference, compare_files
 from statsnorm.report.discover import Analysis
 from statsnorm.report.encode import sha256, slug
@@ -52,6 +53,7 @@ def of_runs(
     *,
     exact: bool,
     progress: Callable[[str], None],
+    engine: Engine = HERE,
 ) -> tuple[Inputs, list[Difference]]:
     """Make the inputs again from the runs; return those that now hold, and what changed."""
     again = collect(
@@ -61,6 +63,7 @@ def of_runs(
         plan=shipped_plan_path(),
         plan_shipped=inputs.manifest["plan"]["shipped"],
         progress=progress,
+        engine=engine,
     )
     then, now = (_tables(side) for side in (inputs, again))
     differences = compare_files(then, now, exact=exact)

@@ -97,17 +97,10 @@ def load_analysis(
         source = path.read_bytes()
     except OSError as error:
         raise StatsnormError(f"analysis {str(path)!r} cannot be read: {error.strerror}") from error
-    module_name = "statsnorm_analysis_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, NameError, AttributeError) as error:
-        del sys.modules[module_name]
-        raise StatsnormError(f"analysis {str(path)!r} cannot be imported: {error}") from error
+    # the same name in every process, so that a function of it can be sent to another
+    digest = hashlib.sha256(f"{path.stem}\n".encode() + source).hexdigest()
+    name = f"statsnorm_analysis_{digest[:12]}"
+    module = sys.modules.get(name) or _imported(name, path)
     if missing := [n for n in ("summarise", "run") if not callable(getattr(module, n, None))]:
         raise StatsnormError(
             f"analysis {str(path)!r} lacks {' and '.join(missing)}; it needs "
@@ -116,3 +109,19 @@ def load_analysis(
     return Analysis(
         name=path.stem, shipped=shipped, source=source, module=module, options=options or {}
     )
+
+
+def _imported(module_name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[module_name]
+        if not isinstance(error, ImportError | SyntaxError | NameError | AttributeError):
+            raise
+        raise StatsnormError(f"analysis {str(path)!r} cannot be imported: {error}") from error
+    return module

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from statsnorm.engines.tasks import HERE, Engine
 from statsnorm.errors import SchemaError, StatsnormError, UnfinishedRunError
 from statsnorm.report import provenance
 from statsnorm.report.discover import Analysis
@@ -66,6 +67,7 @@ def collect(
     plan: Path,
     plan_shipped: bool,
     progress: Callable[[str], None],
+    engine: Engine = HERE,
 ) -> Inputs:
     """Summarise the tables of `runs` for each analysis; keep the frames and their origin.
 
@@ -77,24 +79,24 @@ def collect(
     StatsnormError
         If there is no run, a run is given twice or not finished, or a table is damaged.
     """
-    from statsnorm.load import Tables
+    from statsnorm.report.workers import tables_on
 
     _require_distinct(runs)
-    tables = Tables(list(runs))
-    for run in tables.runs:
-        progress(f"comparing every byte of {run.path.name} with what was written")
-        require_intact(run)
-        _require_different_images(run)
     files = {PLAN: plan.read_bytes()}
     entries = []
-    for analysis in analyses:
-        progress(f"summarising for {analysis.name}")
-        frames, reason = _summarise(analysis, tables, seed)
-        entry, own = _entry(analysis, frames, reason)
-        if twice := sorted(own.keys() & files.keys()):
-            raise StatsnormError(f"two analyses write {twice[0]!r}; rename one of them")
-        entries.append(entry)
-        files.update(own)
+    with tables_on(engine, list(runs), analyses) as tables:
+        for run in tables.runs:
+            progress(f"comparing every byte of {run.path.name} with what was written")
+            require_intact(run)
+            _require_different_images(run)
+        for analysis in analyses:
+            progress(f"summarising for {analysis.name}")
+            frames, reason = _summarise(analysis, tables, seed)
+            entry, own = _entry(analysis, frames, reason)
+            if twice := sorted(own.keys() & files.keys()):
+                raise StatsnormError(f"two analyses write {twice[0]!r}; rename one of them")
+            entries.append(entry)
+            files.update(own)
     files[SKIPPED] = parquet_bytes(_skipped(runs))
     facts = [provenance.run_facts(run) for run in tables.runs]
     return Inputs(manifest={}, files=files).with_manifest(

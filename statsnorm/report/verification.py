@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from statsnorm.engines.tasks import HERE, Engine
 from statsnorm.errors import SchemaError, StatsnormError
 from statsnorm.report import changes, provenance
 from statsnorm.report.build import Built, build
@@ -56,6 +57,7 @@ def verify(
     runs: Runs = (),
     *,
     analyses: Sequence[str | Path] = (),
+    engine: Engine = HERE,
     progress: Callable[[str], None] | None = None,
 ) -> Verification:
     """Rebuild a report and compare every file of it; what lies in ``extras/`` is left alone.
@@ -70,6 +72,8 @@ def verify(
     analyses : sequence of paths
         The user's own analysis files, if the report has any. The copy that a report carries is
         never run unless it is named here.
+    engine : Engine
+        Where the taps of `runs` are reduced; changes no byte.
 
     Raises
     ------
@@ -89,7 +93,9 @@ def verify(
     causes += [*changes.of_code(inputs, found), *changes.of_plan(inputs)]
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     if paths:
-        inputs, told = changes.of_runs(inputs, paths, found, exact=exact, progress=tell)
+        inputs, told = changes.of_runs(
+            inputs, paths, found, exact=exact, progress=tell, engine=engine
+        )
         causes += told
     there = report_files(folder)
     effects = _effects(inputs, found, there, causes, exact=exact, tell=tell)

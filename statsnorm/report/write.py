@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from statsnorm.decisions import load_plan
+from statsnorm.engines.tasks import HERE, Engine
 from statsnorm.errors import StatsnormError
 from statsnorm.load import Tables
 from statsnorm.report.build import Built, build
@@ -74,6 +75,7 @@ def write_report(
     seed: int = 0,
     plan: str | Path | None = None,
     extras: Sequence[str] = (),
+    engine: Engine = HERE,
     progress: Callable[[str], None] | None = None,
 ) -> ReportResult:
     """Run analyses on the tables of `runs` and write their report; same input, same bytes.
@@ -96,6 +98,8 @@ def write_report(
         Decision rules, a TOML file like ``analyses/plan.toml``; the shipped one by default.
     extras : sequence of str
         Pictures outside `verify`, by name, e.g. "tsne"; they go to ``extras/``.
+    engine : Engine
+        Where the taps are reduced; changes no byte. By default one after another, here.
     progress : callable, optional
         Is told what is being done, one short line at a time.
 
@@ -121,7 +125,13 @@ def write_report(
     load_plan(source)  # a bad plan is told of before the tables are read
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     inputs = collect(
-        paths, chosen, seed=seed, plan=source, plan_shipped=plan is None, progress=tell
+        paths,
+        chosen,
+        seed=seed,
+        plan=source,
+        plan_shipped=plan is None,
+        progress=tell,
+        engine=engine,
     )
     beside: dict[str, bytes] = {}
     refused: dict[str, str] = {}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -127,15 +128,42 @@ def with_networks(each: Array) -> Array:
 def _gather(
     tables: MomentTables, host: Host, plan: Plan, eps: Mapping[tuple[str, str, str], float]
 ) -> Gathered:
-    got = Gathered()
+    places = []
     for network in sorted({n for nets in host.arms.values() for n in nets}):
         mine = {arm: nets[network] for arm, nets in host.arms.items() if network in nets}
         for tap, kind in _evidence_taps(mine, plan):
-            members: dict[Member, Cells] = {}
-            for arm, designs in mine.items():
-                members |= _read(tables, arm, designs, tap, plan)
-            _reduce(got, network, (tap, kind), members, eps)
+            wanted = [(arm, _members(designs, tap, plan)) for arm, designs in mine.items()]
+            places.append(_Place(network, tap, kind, wanted))
+    got = Gathered()
+    found = tables.map_taps(partial(_of_tap, eps=eps), places)
+    for place, reduced in zip(places, found, strict=True):
+        _add(got, place, reduced)
     return got
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One tap of one network, with the members of every arm that are read there."""
+
+    network: NetId
+    tap: tuple[str, int]  # name, call
+    kind: str
+    arms: list[tuple[Arm, list[tuple[Design, str, str]]]]  # designs without their rows
+
+    @property
+    def label(self) -> str:
+        """The tap, with the number of its call where that is not the first."""
+        name, call = self.tap
+        return name if call == 0 else f"{name}#{call}"
+
+
+class _Reduced(NamedTuple):
+    """What one tap of one network was reduced to."""
+
+    labels: tuple[tuple[Any, ...], ...]
+    live: NDArray[np.bool_] | None = None  # (C,); None where there are too few images or styles
+    traces: Sequence[tuple[Member, str, dict[str, Array]]] = ()
+    shares: Sequence[tuple[Arm, Array]] = ()
 
 
 def _evidence_taps(
@@ -155,11 +183,11 @@ def _evidence_taps(
     return [(tap, kind) for tap, kind in have[0].items() if all(tap in other for other in have)]
 
 
-def _read(
-    tables: MomentTables, arm: Arm, designs: Sequence[Design], tap: tuple[str, int], plan: Plan
-) -> dict[Member, Cells]:
-    """Return the cells of one arm at a tap, by condition and treatment."""
-    found: dict[Member, Cells] = {}
+def _members(
+    designs: Sequence[Design], tap: tuple[str, int], plan: Plan
+) -> list[tuple[Design, str, str]]:
+    """Return the designs of one arm at a tap, each with the conditions and treatments read."""
+    found = []
     for design in designs:
         rows = design.rows
         rows = rows[
@@ -168,51 +196,61 @@ def _read(
             & rows["condition"].isin(["original", *plan.primary["perp"]])
             & rows["treatment"].isin(["none", plan.primary["before"]])
         ]
-        for condition, treatment in sorted(set(zip(rows["condition"], rows["treatment"],
-                                                   strict=True))):  # fmt: skip
-            found[arm, str(condition), str(treatment)] = read_cells(
-                tables, design, *tap, condition=condition, treatment=treatment
-            )
+        pairs = sorted(set(zip(rows["condition"], rows["treatment"], strict=True)))
+        found += [(design.bare, str(condition), str(treatment)) for condition, treatment in pairs]
     return found
 
 
-def _reduce(
-    got: Gathered,
-    network: NetId,
-    tap: tuple[tuple[str, int], str],
-    members: Mapping[Member, Cells],
-    eps: Mapping[tuple[str, str, str], float],
-) -> None:
-    """Add the trace replicates of one network at one tap."""
-    (name, call), kind = tap
-    label = name if call == 0 else f"{name}#{call}"
+def _of_tap(
+    tables: MomentTables, place: _Place, *, eps: Mapping[tuple[str, str, str], float]
+) -> _Reduced:
+    """Return the trace replicates of one network at one tap."""
+    members: dict[Member, Cells] = {}
+    for arm, wanted in place.arms:
+        for design, condition, treatment in wanted:
+            members[arm, condition, treatment] = read_cells(
+                tables, design, *place.tap, condition=condition, treatment=treatment
+            )
     cells = align(members)
     labels = next(iter(cells.values())).labels
-    got.labels = got.labels if got.labels[0] else labels
-    if labels != got.labels or min(map(len, labels[:2])) < FEWEST:
-        who = network[0] or f"seed {network[1]}"
-        got.notes.append(f"{who} at {label}: too few images or styles, or others than elsewhere")
-        return
+    if min(map(len, labels[:2])) < FEWEST:
+        return _Reduced(labels)
+    name = place.tap[0]
     floors = [
         eps.get((arm.norm, treatment, name), 0.0) if _adapts(arm, treatment) else 0.0
         for arm, _, treatment in cells
     ]
     live = live_channels([found.var for found in cells.values()], eps=floors)
-    if not live.any():
-        got.notes.append(f"no live channel at {label}")
-        return
-    got.taps.setdefault(label, (kind, len(got.taps), len(live)))
-    got.dropped[network, label] = int((~live).sum())
-    for (arm, condition, treatment), found in cells.items():
+    traces, shares = [], []
+    for (arm, condition, treatment), found in cells.items() if live.any() else ():
         mean, var = found.mean[..., live], found.var[..., live]
         for moment, y in zip(("m", "v"), scale_free(mean, var), strict=True):
             parts = component_replicates(filled(y), contrast="fixed")
-            traces = {c: np.asarray(parts[c]).mean(axis=1) for c in BASE}
-            member = (arm, condition, treatment)
-            got.traces.setdefault((member, moment), {})[network, label] = traces
-        if arm.batch_kind and (condition, treatment) == ("original", "none") and kind == OWN:
-            share = share_replicates(mean, var, arm.batch_kind)
-            got.shares.setdefault(arm, {})[network, label] = share
+            of_moment = {c: np.asarray(parts[c]).mean(axis=1) for c in BASE}
+            traces.append(((arm, condition, treatment), moment, of_moment))
+        plain = (condition, treatment) == ("original", "none")
+        if arm.batch_kind and plain and place.kind == OWN:
+            shares.append((arm, share_replicates(mean, var, arm.batch_kind)))
+    return _Reduced(labels, live, traces, shares)
+
+
+def _add(got: Gathered, place: _Place, reduced: _Reduced) -> None:
+    """Add what one tap was reduced to, or a note why it is left out."""
+    network, label = place.network, place.label
+    got.labels = got.labels if got.labels[0] else reduced.labels
+    if reduced.labels != got.labels or reduced.live is None:
+        who = network[0] or f"seed {network[1]}"
+        got.notes.append(f"{who} at {label}: too few images or styles, or others than elsewhere")
+        return
+    if not reduced.live.any():
+        got.notes.append(f"no live channel at {label}")
+        return
+    got.taps.setdefault(label, (place.kind, len(got.taps), len(reduced.live)))
+    got.dropped[network, label] = int((~reduced.live).sum())
+    for member, moment, traces in reduced.traces:
+        got.traces.setdefault((member, moment), {})[network, label] = traces
+    for arm, share in reduced.shares:
+        got.shares.setdefault(arm, {})[network, label] = share
 
 
 def _adapts(arm: Arm, treatment: str) -> bool:
