@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
 import json
 import os
 import re
@@ -24,7 +25,14 @@ from statsnorm.cli.report import report as command
 from statsnorm.errors import SchemaError, StatsnormError
 from statsnorm.extraction import extract
 from statsnorm.report.discover import find_analyses
-from statsnorm.report.encode import csv_bytes, parquet_bytes, read_parquet, sha256
+from statsnorm.report.encode import (
+    csv_bytes,
+    parquet_bytes,
+    read_parquet,
+    repacked,
+    rounded,
+    sha256,
+)
 from statsnorm.report.latex import tex_bytes
 from statsnorm.report.needs import NEEDS
 from statsnorm.report.provenance import plan_note, without_paths
@@ -261,6 +269,7 @@ def test_the_command_prints_where_the_report_is_and_what_it_says(tmp_path):
         str(tmp_path / "out" / "report.html"),
         "IN removed 65.0 % of style variance; untrained: 40 %.",
         "H5a: supported",
+        "done: fake",
     ]
 
 
@@ -374,8 +383,24 @@ def test_parquet_keeps_lists_and_empty_columns_and_names_what_it_cannot_store():
     assert back["none"].isna().all()
     with pytest.raises(SchemaError, match="column 'mix'"):
         parquet_bytes(pd.DataFrame({"mix": [1, "a"]}))
-    with pytest.raises(SchemaError, match=r"inputs/x\.parquet is damaged"):
-        read_parquet(b"PAR1 no", "inputs/x.parquet")
+    for read in (read_parquet, repacked):
+        with pytest.raises(SchemaError, match=r"inputs/x\.parquet is damaged"):
+            read(b"PAR1 no", "inputs/x.parquet")
+
+
+def test_parquet_packs_like_bytes_of_floats_together_and_changes_no_value():
+    rng = np.random.default_rng(0)
+    values = 0.06 * (1 + 0.01 * rng.standard_normal((200, 50)))  # replicates about one value
+    frame = pd.DataFrame(
+        {"tap": ["a", "b"] * 100, "values": [rounded(row) for row in values], "x": values[:, 0]}
+    )
+    packed, plain = parquet_bytes(frame), io.BytesIO()
+    frame.to_parquet(plain, compression="zstd", index=False)
+    assert len(packed) < 0.8 * len(plain.getvalue())
+    assert repacked(plain.getvalue(), "t")[-4:] == b"PAR1"
+    assert repacked(packed, "t") == packed
+    back = read_parquet(packed, "t")
+    np.testing.assert_array_equal(np.stack(back["values"]), np.stack(frame["values"]))
 
 
 def test_csv_has_six_digits_and_quotes_what_needs_it():

@@ -14,6 +14,7 @@ from statsnorm.cli.verify import verify as command
 from statsnorm.errors import SchemaError, StatsnormError
 from statsnorm.report.compare import compare_files
 from statsnorm.report.encode import json_bytes, parquet_bytes, sha256
+from statsnorm.report.inputs import MANIFEST
 from statsnorm.report.rebuild import rebuild
 from statsnorm.report.verification import verify
 from statsnorm.report.write import write_report
@@ -137,6 +138,20 @@ def test_rebuilding_takes_todays_analysis_and_keeps_extras_and_inputs(copy):
         write_analysis(own[0])
     assert (report / "inputs" / "fake.removed.parquet").read_bytes() == before
     assert (report / "extras" / "mine.svg").read_text() == "<svg/>"
+
+
+def test_rebuilding_packs_inputs_of_an_older_statsnorm_anew(copy):
+    report, _, own = copy
+    name = "inputs/fake.removed.parquet"
+    before, table = (report / name).read_bytes(), pd.read_parquet(report / name)
+    table.to_parquet(report / name, compression="zstd", index=False)
+    older = (report / name).read_bytes()
+    manifest = json.loads((report / MANIFEST).read_text())
+    manifest["files"][name] = sha256(older)
+    (report / MANIFEST).write_bytes(json_bytes(manifest))
+    rebuild(report, analyses=own)
+    assert (report / name).read_bytes() == before != older
+    assert verify(report, analyses=own).equal
 
 
 def test_rebuilding_refuses_a_changed_input(copy):

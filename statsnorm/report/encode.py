@@ -91,19 +91,61 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
     """
     plain = flat(frame)
     arrays = [_array(str(name), plain.iloc[:, i]) for i, name in enumerate(plain.columns)]
-    table = pa.table(arrays, names=[str(name) for name in plain.columns])
+    return _packed(pa.table(arrays, names=[str(name) for name in plain.columns]))
+
+
+def repacked(content: bytes, name: str) -> bytes:
+    """Return a Parquet file with the same columns and values, packed as :func:`parquet_bytes` does.
+
+    Raises
+    ------
+    SchemaError
+        If `content`, called `name` in the message, is no Parquet file.
+    """
+    return _packed(_arrow(content, name))
+
+
+def _packed(table: pa.Table) -> bytes:
+    """Return the bytes of `table`: the eight bytes of a float apart, so that like meets like.
+
+    That takes a quarter off sufficient statistics, which are floats with little to repeat.
+    """
+    columns = {
+        (f"{f.name}.list.element" if _is_list(f.type) else f.name): f.type for f in table.schema
+    }
+    floats = [
+        path
+        for path, kind in columns.items()
+        if pa.types.is_floating(kind.value_type if _is_list(kind) else kind)
+    ]
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=19,
+        store_schema=False,
+        use_dictionary=[path for path in columns if path not in floats],
+        use_byte_stream_split=floats,
+    )
     return sink.getvalue()
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind))
 
 
 def read_parquet(content: bytes, name: str) -> pd.DataFrame:
     """Return the frame that :func:`parquet_bytes` wrote; SchemaError if damaged."""
+    frame: pd.DataFrame = _arrow(content, name).to_pandas()
+    return frame
+
+
+def _arrow(content: bytes, name: str) -> pa.Table:
     try:
-        frame: pd.DataFrame = pq.read_table(io.BytesIO(content)).to_pandas()
+        return pq.read_table(io.BytesIO(content))
     except pa.ArrowException as error:
         raise SchemaError(f"{name} is damaged: {error}") from error
-    return frame
 
 
 def flat(frame: pd.DataFrame) -> pd.DataFrame:

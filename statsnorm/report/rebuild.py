@@ -9,7 +9,7 @@ from statsnorm.errors import SchemaError
 from statsnorm.report import provenance
 from statsnorm.report.build import build
 from statsnorm.report.discover import Analysis
-from statsnorm.report.encode import sha256
+from statsnorm.report.encode import repacked, sha256
 from statsnorm.report.extras import kept_extras
 from statsnorm.report.inputs import PLAN, Inputs, own_copy, read_inputs
 from statsnorm.report.verification import recorded_analyses
@@ -52,8 +52,12 @@ def rebuild(
 
 
 def _of_today(inputs: Inputs, analyses: Sequence[Analysis]) -> Inputs:
-    """Return the inputs with the code, rules and versions that are now in force."""
-    files, manifest = dict(inputs.files), dict(inputs.manifest)
+    """Return the inputs with the code, rules, versions and packing that are now in force."""
+    files = {
+        name: repacked(content, name) if name.endswith(".parquet") else content
+        for name, content in inputs.files.items()
+    }
+    manifest = dict(inputs.manifest)
     if manifest["plan"]["shipped"]:
         files[PLAN] = shipped_plan_path().read_bytes()
         manifest["plan"] = {**manifest["plan"], "sha256": sha256(files[PLAN])}

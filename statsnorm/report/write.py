@@ -37,6 +37,7 @@ class ReportResult:
     failed: tuple[tuple[str, str], ...]  # (analysis, reason): the tables were there
     skipped: int  # images dropped from all conditions
     asked: tuple[str, ...] = ()  # of the left out: analyses that were named
+    done: tuple[str, ...] = ()  # analyses that the report holds
     input_bytes: int = 0  # of inputs/, from which a committed report is rebuilt
 
     @property
@@ -48,6 +49,8 @@ class ReportResult:
         lines = [str(self.out / "report.html"), self.headline]
         for (hypothesis, verdict), times in Counter(self.verdicts).items():
             lines.append(f"{hypothesis}: {verdict}" + (f" ({times} networks)" if times > 1 else ""))
+        if self.done:
+            lines.append(f"done: {', '.join(self.done)}")
         for name, reason in self.left_out:
             what = "asked for, but left out" if name in self.asked else "left out"
             lines.append(f"{what}: {name}: {reason}")
@@ -198,5 +201,10 @@ def result_of(
         failed=(*document.failed.items(), *(refused or {}).items()),
         skipped=len(document.skipped.rows),
         asked=tuple(name for name in missing if name in named),
+        done=tuple(
+            a["name"]
+            for a in document.manifest["analyses"]
+            if not a["left_out"] and a["name"] not in document.failed
+        ),
         input_bytes=sum(len(c) for n, c in built.files.items() if n.startswith("inputs/")),
     )
