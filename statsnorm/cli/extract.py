@@ -12,15 +12,13 @@ from statsnorm.cli import options
 
 @click.command(short_help="Images through networks into tables of channel moments.")
 @options.images
-@click.option(
+@options.listed(
     "--network",
-    "networks",
-    multiple=True,
-    show_default="vgg16",
-    callback=options.split_commas,
-    metavar="NET",
-    help="vgg16, vgg19, cin26, pixels, a .safetensors file, NET+KIND (vgg16+in, texture+gn32; "
+    "vgg16, vgg19, cin26, pixels, a .safetensors file, NET+KIND (vgg16+in, texture+gn32; "
     "NET+zoo for all kinds), or package.module:function, which runs that code.",
+    "networks",
+    metavar="NET",
+    shown="vgg16",
 )
 @click.option(
     "--generators",
@@ -29,14 +27,8 @@ from statsnorm.cli import options
     metavar="RUN",
     help="A run of train: the generators of all its cells, those kept on the way too.",
 )
-@click.option(
-    "--cells",
-    multiple=True,
-    default=("*",),
-    show_default=True,
-    callback=options.split_commas,
-    metavar="GLOB[,GLOB...]",
-    help="Only these cells of --generators.",
+@options.listed(
+    "--cells", "Only these cells of --generators.", metavar="GLOB[,GLOB...]", default=("*",)
 )
 @options.condition(own=True)
 @click.option(
@@ -47,97 +39,66 @@ from statsnorm.cli import options
 )
 @options.out_dir(required=True)
 @options.size
-@click.option(
-    "--taps",
-    multiple=True,
-    callback=options.split_commas,
-    metavar="NAME|KIND|GLOB",
-    help="Only these taps of the networks; all by default.",
+@options.listed(
+    "--taps", "Only these taps of the networks; all by default.", metavar="NAME|KIND|GLOB"
 )
-@click.option(
+@options.listed(
     "--vgg-taps",
-    multiple=True,
+    "Taps of VGG of a generator's output.",
+    metavar="NAME",
     default=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2"),
-    show_default=True,
-    callback=options.split_commas,
-    metavar="NAME",
-    help="Taps of VGG of a generator's output.",
 )
-@click.option(
-    "--vgg-of-output",
-    type=click.Choice(["vgg16", "vgg19", "none"]),
-    default="vgg16",
-    show_default=True,
-    help="Which VGG sees a generator's output.",
-)
-@click.option(
+@options.one_of("--vgg-of-output", "Which VGG sees a generator's output.", "vgg16", "vgg19", "none")
+@options.listed(
     "--treatment",
-    "treatments",
-    multiple=True,
-    default=("none",),
-    show_default=True,
-    callback=options.split_commas,
-    metavar="NAME",
-    help="none, frozen:prefix, frozen:all, frozen:NORMALISER or bn_train, for networks that "
+    "none, frozen:prefix, frozen:all, frozen:NORMALISER or bn_train, for networks that "
     "have normalisers; swap:gamma|beta|both[@PART+PART|@each|@orders-N]:to=STYLE|others or "
     "blend:SHARE:to=STYLE|others, for networks with an index.",
+    "treatments",
+    metavar="NAME",
+    default=("none",),
 )
 @click.option(
     "--reference",
     metavar="SRC",
     help="Images that calibrate frozen maps; never the tested cells.",
 )
-@click.option(
+@options.listed(
     "--index",
+    "Style indices of a conditional network; its first by default.",
     "indices",
-    multiple=True,
-    callback=options.split_commas,
     metavar="I[,I...]",
-    help="Style indices of a conditional network; its first by default.",
 )
-@click.option(
-    "--untrained",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Also N random initialisations of every generator.",
+@options.whole(
+    "--untrained", "Also N random initialisations of every generator.", default=0, least=0
 )
 @click.option("--weights", metavar="NAME|FILE", help="embedded, torchvision, or a local file.")
 @options.style_generator
 @options.style_index
-@click.option(
+@options.positive(
     "--strength",
-    type=click.FloatRange(0, 1, min_open=True),
+    "Blend of the styled with the plain image in the conditions style, ck and placebo.",
     default=1.0,
-    show_default=True,
-    help="Blend of the styled with the plain image in the conditions style, ck and placebo.",
+    most=1,
 )
-@click.option(
+@options.one_of(
     "--restore",
-    type=click.Choice(["none", "luminance"]),
-    default="none",
-    show_default=True,
-    help="Put the content's own luminance mean and sd back after styling.",
+    "Put the content's own luminance mean and sd back after styling.",
+    "none",
+    "luminance",
 )
-@click.option(
+@options.listed(
     "--bn-mode",
-    multiple=True,
-    default=("eval",),
-    show_default=True,
-    callback=options.split_commas,
+    "Batch normalisers use running statistics, or those of the batch, or each in turn.",
     metavar="eval[,train]",
-    help="Batch normalisers use running statistics, or those of the batch, or each in turn.",
+    default=("eval",),
 )
-@click.option(
+@options.listed(
     "--batch-kind",
-    multiple=True,
-    default=("mixed",),
-    show_default=True,
-    callback=options.split_commas,
-    metavar="KIND[,KIND...]",
-    help="How batches are composed where batch normalisers use them: mixed, style-homogeneous, "
+    "How batches are composed where batch normalisers use them: mixed, style-homogeneous, "
     "content-homogeneous; each in turn.",
+    metavar="KIND[,KIND...]",
+    default=("mixed",),
 )
 @options.batch_size("Images in one forward pass; never changes a row beyond rounding.")
 @options.device
@@ -148,56 +109,29 @@ from statsnorm.cli import options
     show_default=True,
     help="Compile the passes: slower to start, faster per image.",
 )
-@click.option(
+@options.whole(
     "--workers",
-    type=click.IntRange(min=0, max=256),
+    "Decoding threads; 0: as many as there are cores, at most 8.",
     default=0,
-    show_default=True,
-    metavar="N",
-    help="Decoding threads; 0: as many as there are cores, at most 8.",
+    least=0,
+    most=256,
 )
 @click.option("--shard", metavar="i/n", help="Only every n-th shard, from the i-th.")
-@click.option(
-    "--shard-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    metavar="N",
-    help="Images in one shard; part of the configuration.",
-)
+@options.whole("--shard-size", "Images in one shard; part of the configuration.", default=32)
 @options.engine("shards run")
 @options.restart
-@click.option(
-    "--max-skipped",
-    type=click.IntRange(min=0),
-    default=None,
-    metavar="N",
-    help="Give up when more images than this cannot be used.",
-)
-@click.option(
-    "--pixel-limit",
-    type=click.IntRange(min=1),
-    default=178_956_970,
-    show_default=True,
-    metavar="N",
-    help="Pixels of the largest image that is decoded.",
-)
+@options.whole("--max-skipped", "Give up when more images than this cannot be used.", least=0)
+@options.whole("--pixel-limit", "Pixels of the largest image that is decoded.", default=178_956_970)
 @click.option("--invariance", is_flag=True, help="Also test the first layer's invariances.")
-@click.option(
+@options.whole(
     "--correlations",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Also keep the correlations between at most N channels of a tap; of more channels, "
+    "Also keep the correlations between at most N channels of a tap; of more channels, "
     "those of a seeded draw.",
+    default=0,
+    least=0,
 )
-@click.option(
-    "--correlation-taps",
-    multiple=True,
-    callback=options.split_commas,
-    metavar="NAME|KIND|GLOB",
-    help="Only at these taps; at all by default.",
+@options.listed(
+    "--correlation-taps", "Only at these taps; at all by default.", metavar="NAME|KIND|GLOB"
 )
 @click.option("--dry-run", is_flag=True, help="Images, rows, bytes and time; writes nothing.")
 @options.seed

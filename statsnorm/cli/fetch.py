@@ -14,6 +14,7 @@ import click
     type=click.Path(file_okay=False, path_type=Path),
     default="data",
     show_default=True,
+    metavar="DIR",
     help="Folder for photographs; weights go into torchvision's cache.",
 )
 def fetch(name: str, out: Path) -> None:

@@ -65,6 +65,74 @@ def split_numbers(
     return tuple(numbers)
 
 
+def listed(
+    flag: str,
+    text: str,
+    *names: str,
+    metavar: str,
+    default: tuple[str, ...] = (),
+    shown: str = "",
+    parse: Callable[..., Any] = split_commas,
+) -> Callable[[Command], Command]:
+    """Return an option that takes `a,b` or is repeated; `shown`: the default to print instead."""
+    return click.option(
+        flag,
+        *names,
+        multiple=True,
+        default=default,
+        callback=parse,
+        metavar=metavar,
+        show_default=shown or bool(default),
+        help=text,
+    )
+
+
+def whole(
+    flag: str,
+    text: str,
+    *,
+    default: int | None = None,
+    least: int = 1,
+    most: int | None = None,
+    metavar: str = "N",
+) -> Callable[[Command], Command]:
+    """Return an option that takes a whole number from `least` to `most`."""
+    return click.option(
+        flag,
+        type=click.IntRange(min=least, max=most),
+        default=default,
+        show_default=default is not None,
+        metavar=metavar,
+        help=text,
+    )
+
+
+def one_of(flag: str, text: str, *choices: str) -> Callable[[Command], Command]:
+    """Return an option that takes one of `choices`, the first by default."""
+    return click.option(
+        flag, type=click.Choice(choices), default=choices[0], show_default=True, help=text
+    )
+
+
+def positive(
+    flag: str,
+    text: str,
+    *,
+    default: float | None = None,
+    most: float | None = None,
+    metavar: str = "X",
+) -> Callable[[Command], Command]:
+    """Return an option that takes a number above 0, up to `most`."""
+    return click.option(
+        flag,
+        type=click.FloatRange(min=0, max=most, min_open=True),
+        default=default,
+        show_default=default is not None,
+        metavar=metavar,
+        help=text,
+    )
+
+
 def out_dir(default: str | None = None, *, required: bool = False) -> Callable[[Command], Command]:
     """`--out DIR`: where results go."""
     return click.option(
@@ -89,29 +157,23 @@ images = click.option(
 
 def condition(*, own: bool) -> Callable[[Command], Command]:
     """`--condition NAME`: input treatments; with `own` also the user's versions, NAME=DIR."""
-    return click.option(
+    return listed(
         "--condition",
-        "conditions",
-        multiple=True,
-        default=("original",),
-        show_default=True,
-        callback=split_commas,
-        metavar="NAME[,NAME...]|NAME=DIR" if own else "NAME[,NAME...]",
-        help="Input treatments, each made from the same decoded image: original, contrast, style, "
+        "Input treatments, each made from the same decoded image: original, contrast, style, "
         "ck, placebo, placebo-matched, blur, contrast-rgb, standardise, standardise-rgb, whiten, "
         "clahe; by degrees: styles-K (one of K styles an image), blend-P (P per cent style), "
         "gains-P (gains spread over P per cent)"
         + ("; or your own versions, paired by relative path." if own else "."),
+        "conditions",
+        metavar="NAME[,NAME...]|NAME=DIR" if own else "NAME[,NAME...]",
+        default=("original",),
     )
 
 
-size = click.option(
+size = whole(
     "--size",
-    type=click.IntRange(min=1),
+    "Shorter side to N, then the central square; an N x N image is left as it is.",
     default=256,
-    show_default=True,
-    metavar="N",
-    help="Shorter side to N, then the central square; an N x N image is left as it is.",
 )
 device = click.option(
     "--device",
@@ -120,25 +182,16 @@ device = click.option(
     metavar="NAME",
     help="cpu, cuda, cuda:1, or auto: a GPU where there is one.",
 )
-precision = click.option(
+precision = one_of(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the networks; moments are reduced in at least float32.",
+    "Arithmetic of the networks; moments are reduced in at least float32.",
+    *("fp32", "tf32", "bf16"),
 )
 
 
 def batch_size(text: str, default: int | None = None) -> Callable[[Command], Command]:
     """`--batch-size N`: what it means differs between measuring and training."""
-    return click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=default is not None,
-        metavar="N",
-        help=text,
-    )
+    return whole("--batch-size", text, default=default)
 
 
 style_generator = click.option(

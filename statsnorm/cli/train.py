@@ -20,43 +20,32 @@ from statsnorm.cli import options
     metavar="IMG",
     help="A style image, or a folder of them; one a block. Repeatable.",
 )
-@click.option(
+@options.listed(
     "--norm",
-    multiple=True,
-    default=("in", "bn"),
-    show_default=True,
-    callback=options.split_commas,
+    "in, bn, cin, ln, gn, none, in-mean, in-sd, actnorm.",
     metavar="NAME[,NAME...]",
-    help="in, bn, cin, ln, gn, none, in-mean, in-sd, actnorm.",
+    default=("in", "bn"),
 )
 @options.condition(own=False)
-@click.option(
-    "--blocks",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Blocks of cells that share target and seed; as many as targets by default.",
+@options.whole(
+    "--blocks", "Blocks of cells that share target and seed; as many as targets by default."
 )
-@click.option(
+@options.whole(
     "--iterations",
-    type=click.IntRange(min=1),
+    "Steps of every cell; the held-out loss is recorded every hundredth of them.",
     default=2000,
-    show_default=True,
-    metavar="N",
-    help="Steps of every cell; the held-out loss is recorded every hundredth of them.",
 )
 @options.out_dir(required=True)
 @options.size
 @options.batch_size(
     "Images in one step of training; another number is another training.", default=4
 )
-@click.option(
+@options.listed(
     "--lr",
-    multiple=True,
-    default=("1e-3",),
-    show_default=True,
-    callback=options.split_numbers,
+    "Learning rate of Adam; of several every cell is trained at each.",
     metavar="RATE[,RATE...]",
-    help="Learning rate of Adam; of several every cell is trained at each.",
+    default=("1e-3",),
+    parse=options.split_numbers,
 )
 @click.option(
     "--lr-from",
@@ -64,95 +53,54 @@ from statsnorm.cli import options
     metavar="RUN",
     help="A finished pilot; each norm on each condition has the rate that was best there.",
 )
-@click.option(
-    "--loss",
-    type=click.Choice(["vgg16", "vgg19"]),
-    default="vgg16",
-    show_default=True,
-    help="Network in whose features the losses are taken.",
-)
+@options.one_of("--loss", "Network in whose features the losses are taken.", "vgg16", "vgg19")
 @click.option("--weights", metavar="NAME|FILE", help="Of the loss network.")
-@click.option(
-    "--statistics",
-    type=click.Choice(["gram", "moments"]),
-    default="gram",
-    show_default=True,
-    help="Style is the Gram matrix, or the channel means and sds.",
+@options.one_of(
+    "--statistics", "Style is the Gram matrix, or the channel means and sds.", "gram", "moments"
 )
-@click.option(
-    "--style-weight",
-    type=click.FloatRange(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Weight of the style loss; that of the content loss is 1.",
+@options.positive(
+    "--style-weight", "Weight of the style loss; that of the content loss is 1.", default=5.0
 )
-@click.option(
+@options.one_of(
     "--norm-at",
-    type=click.Choice(["all", "first", "last"]),
-    default="all",
-    show_default=True,
-    help="Which normalisers the generator has: all, or its first or last alone.",
+    "Which normalisers the generator has: all, or its first or last alone.",
+    "all",
+    "first",
+    "last",
 )
-@click.option(
+@options.one_of(
     "--batch-kind",
-    type=click.Choice(["mixed", "style-homogeneous", "content-homogeneous"]),
-    default="mixed",
-    show_default=True,
-    help="How minibatches are composed; all but mixed need --renderings.",
+    "How minibatches are composed; all but mixed need --renderings.",
+    "mixed",
+    "style-homogeneous",
+    "content-homogeneous",
 )
-@click.option(
+@options.whole(
     "--renderings",
-    type=click.IntRange(min=0),
+    "Every photograph of a placebo is there in N styles; 0: in one, drawn by its name.",
     default=0,
-    show_default=True,
-    metavar="N",
-    help="Every photograph of a placebo is there in N styles; 0: in one, drawn by its name.",
+    least=0,
 )
-@click.option(
-    "--width",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    metavar="N",
-    help="Channels of the generator's first convolution.",
-)
-@click.option(
-    "--residual-blocks",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Residual blocks of the generator.",
-)
-@click.option(
-    "--heldout",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Images of the fixed evaluation set; at most half of all.",
-)
-@click.option(
+@options.whole("--width", "Channels of the generator's first convolution.", default=32)
+@options.whole("--residual-blocks", "Residual blocks of the generator.", default=5)
+@options.whole("--heldout", "Images of the fixed evaluation set; at most half of all.", default=64)
+@options.whole(
     "--checkpoint-every",
-    type=click.IntRange(min=0),
+    "Iterations between saved states of an unfinished cell.",
     default=500,
-    show_default=True,
-    help="Iterations between saved states of an unfinished cell.",
+    least=0,
 )
-@click.option(
+@options.listed(
     "--keep-checkpoints",
-    multiple=True,
-    callback=options.whole_numbers,
+    "Iterations whose generators are kept too; 0 is the untrained one.",
     metavar="T[,T...]",
-    help="Iterations whose generators are kept too; 0 is the untrained one.",
+    parse=options.whole_numbers,
 )
-@click.option(
+@options.listed(
     "--keep-generators",
-    multiple=True,
-    default=("*",),
-    show_default=True,
-    callback=options.split_commas,
+    "Cells whose generators are kept; '' for none.",
     metavar="GLOB[,GLOB...]",
-    help="Cells whose generators are kept; '' for none.",
+    default=("*",),
 )
 @click.option("--pilot", is_flag=True, help="Blocks for learning rates and thresholds only.")
 @options.style_generator
@@ -165,19 +113,13 @@ from statsnorm.cli import options
     is_flag=True,
     help="The same bits again on one device, for any number of threads; slower.",
 )
-@click.option(
-    "--together",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Cells trained side by side, each on its own stream of the GPU.",
+@options.whole(
+    "--together", "Cells trained side by side, each on its own stream of the GPU.", default=1
 )
-@click.option(
+@options.positive(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    "Stop in time, after the last cell that fits; the same command goes on.",
     metavar="SECONDS",
-    help="Stop in time, after the last cell that fits; the same command goes on.",
 )
 @options.restart
 @options.seed
