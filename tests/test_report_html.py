@@ -219,6 +219,19 @@ def test_deep_links_open_the_folds_around_them(opened):
 
 
 @needs_chromium
+@pytest.mark.parametrize("fragment", ["#methods", "#howto", "#provenance", "#results"])
+def test_the_contents_mark_what_was_linked_to(opened, fragment):
+    page = opened(fragment=fragment)
+    marked = page.locator(".toc a[aria-current]")
+    expect(marked).to_have_attribute("href", fragment)
+    page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+    expect(marked).to_have_attribute("href", "#summary")
+    for link in ("#limitations", "#decisions"):
+        page.locator(f".toc a[href='{link}']").click()
+        expect(marked).to_have_attribute("href", link)
+
+
+@needs_chromium
 def test_the_page_prints_everything(opened):
     page = opened()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

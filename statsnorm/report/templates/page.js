@@ -38,16 +38,28 @@
   });
   addEventListener("afterprint", () => { closed.forEach((fold) => { fold.open = false; }); });
 
-  // Contents: mark the section in view.
-  const links = new Map(all(".toc a").map((link) => [link.hash.slice(1), link]));
-  const watch = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      links.forEach((link) => link.removeAttribute("aria-current"));
-      links.get(entry.target.id).setAttribute("aria-current", "location");
-    }
-  }, { rootMargin: "0px 0px -75% 0px" });
-  links.forEach((_link, id) => { const section = document.getElementById(id); if (section) watch.observe(section); });
+  // Contents: mark the section that was asked for while its beginning stands in the upper quarter or,
+  // where the page ends too soon for that, in view; else the last that begins above that line.
+  const marked = all(".toc a")
+    .map((link) => ({ link, section: document.getElementById(link.hash.slice(1)) }))
+    .filter((item) => item.section);
+  const mark = () => {
+    const line = innerHeight / 4;
+    const top = (item) => item.section.getBoundingClientRect().top;
+    const end = scrollY + innerHeight >= root.scrollHeight - 2;
+    const asked = marked.find((item) => item.link.hash === location.hash && top(item) >= -1);
+    const there = asked && top(asked) <= (end ? innerHeight : line);
+    const current = there ? asked : marked.filter((item) => top(item) <= line).at(-1) || marked[0];
+    marked.forEach((item) => item.link.toggleAttribute("aria-current", false));
+    if (current) current.link.setAttribute("aria-current", "location");
+  };
+  let waiting = 0;
+  const markSoon = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(mark); };
+  addEventListener("scroll", markSoon, { passive: true });
+  addEventListener("resize", markSoon);
+  addEventListener("hashchange", markSoon);
+  document.addEventListener("toggle", markSoon, true);
+  mark();
 
   // Tables: sort, filter, download. A body may begin with a row that names its group.
   const text = (cell) => (cell.dataset.text || cell.textContent).trim();
