@@ -128,15 +128,22 @@ def demo(
     from statsnorm.extraction import extract
     from statsnorm.report import write_report
 
-    folders = []
-    for step in steps(size):
+    folders: list[Path] = []
+    of = len(list(steps(size))) + 2  # training and the report follow
+    for number, step in enumerate(steps(size), 1):
         folder = Path(runs) / step.name
-        say = _named(progress, step.purpose)
+        say = _named(progress, f"{number}/{of} {step.purpose}")
         extract("embedded", out=folder, device=device, progress=say, **step.options)
         folders.append(folder)
     folders.append(Path(runs) / "figure1")
-    train_small(folders[-1], device=device, progress=_named(progress, "figure 1, small"))
-    return write_report(folders, out=out)
+    say = _named(progress, f"{of - 1}/{of} training curves, small")
+    train_small(folders[-1], device=device, progress=say)
+
+    def tell(line: str) -> None:
+        if progress is not None:
+            progress(0, 1, f"{of}/{of} report: {line}")
+
+    return write_report(folders, out=out, progress=tell)
 
 
 def train_small(out: Path, *, device: str, progress: Progress | None) -> None:

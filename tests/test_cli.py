@@ -438,7 +438,7 @@ def test_the_same_report_twice(finished, tmp_path):
 def test_results_on_stdout_and_progress_on_stderr(photos, tmp_path):
     ran = cli("extract", "--images", photos, "--out", tmp_path / "run", *SMALL)
     assert ran.exit_code == 0
-    assert ran.stdout.startswith(f"{tmp_path / 'run'}: 4 images x 1 inputs x 1 networks, ")
+    assert ran.stdout.startswith(f"{tmp_path / 'run'}: 4 images x 1 input x 1 network, ")
     assert ran.stderr.splitlines()[-1].startswith("extract: 4/4 passes")
     ran = cli("extract", "--images", photos, "--out", tmp_path / "dry", *SMALL, "--dry-run")
     assert ran.exit_code == 0
@@ -598,6 +598,7 @@ def test_train_lists_what_it_left_out(photos, tmp_path):
     )
     assert ran.exit_code == 1
     assert "left out: 11.jpg (decode)" in ran.stdout
+    assert "skipped 1, " in cli("info", tmp_path / "run").stdout
 
 
 # The networks of the shared data, where they are.
@@ -683,6 +684,19 @@ def test_a_signal_to_the_command_leaves_a_run_that_goes_on(tmp_path, number):
     assert ran.exit_code == 1
     assert "damaged" not in ran.stdout
     assert "running" not in ran.stdout
+
+
+def test_info_lists_every_tap_once_and_says_whose_output_vgg_saw(photos, tmp_path):
+    out = tmp_path / "run"
+    networks = ("--network", "vgg16,cin26", "--taps", "relu1_1,output", "--vgg-taps", "relu1_1")
+    assert cli("extract", "--images", photos, "--out", out, *QUICK, *networks).exit_code == 0
+    lines = cli("info", out).stdout.splitlines()
+    assert [line for line in lines if line.startswith("taps of ")] == [
+        "taps of vgg16 (1): relu1_1",
+        "taps of cin26 (1): output",
+        "taps of vgg16 of the output of cin26 (1): relu1_1",
+    ]
+    assert "  taps: 3 rows" in lines
 
 
 def test_a_closed_pipe_is_no_error_of_ours(finished):

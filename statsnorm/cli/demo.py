@@ -23,6 +23,8 @@ from statsnorm.cli import options
 def demo(out: Path, runs: Path, device: str) -> None:
     """Extract, train a little, and report, on what is embedded; resumes where it stopped.
 
+    Nine steps, each a run of its own below --runs: some five minutes on two cores.
+
     \b
         statsnorm demo
         statsnorm demo --out reports/demo --runs runs/demo
@@ -32,5 +34,6 @@ def demo(out: Path, runs: Path, device: str) -> None:
 
     with progress_bar("steps") as progress:
         result = run_demo(out, runs=runs, device=device, progress=progress)
-    click.echo(f"tables: {runs}")
     click.echo(f"report: {result.out / 'report.html'}")
+    click.echo(f"tables: {runs}")
+    click.echo(f"next: open the report; statsnorm verify {result.out}; statsnorm extract --help")

@@ -14,7 +14,7 @@ from statsnorm import locks
 from statsnorm.records import is_sound
 from statsnorm.rundir.finished import done_record
 from statsnorm.rundir.run import read_run
-from statsnorm.rundir.units import recorded
+from statsnorm.rundir.units import recorded, skipped_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class RunInfo:
     finished: bool
     images: int
     skipped: int
-    taps: tuple[str, ...]
+    taps: tuple[str, ...]  # "NETWORK/TAP", "NETWORK of the output of GENERATOR/TAP"
     rows: Mapping[str, int]  # by table
     bytes: int
     config: Mapping[str, Any]
@@ -44,14 +44,15 @@ def info(path: str | Path) -> RunInfo:
     names = run.expected.all()
     present = [name for name in names if (run.path / name).exists()]
     damaged = [n for n in present if not is_sound(run.path / n, known.get(n))]
+    kind = str(run.config.get("kind", ""))
     rows = _count_rows(run.path, [name for name in present if name not in damaged])
     return RunInfo(
         path=run.path,
         hash=run.hash,
-        kind=str(run.config.get("kind", "")),
+        kind=kind,
         finished=done and len(present) == len(names) and not damaged,
         images=rows.get("images", 0),
-        skipped=rows.get("skipped", 0),
+        skipped=rows.get("skipped", 0) if kind == "extract" else len(skipped_lines(run)),
         taps=_tap_names(run.path),
         rows=rows,
         bytes=sum((run.path / name).stat().st_size for name in present),
@@ -75,8 +76,15 @@ def _count_rows(folder: Path, names: Iterable[str]) -> dict[str, int]:
 
 def _tap_names(folder: Path) -> tuple[str, ...]:
     try:
-        table = pq.read_table(folder / "taps.parquet", columns=["network", "tap"])
+        table = pq.read_table(folder / "taps.parquet", columns=["network", "source", "tap"])
     except (OSError, pa.ArrowException):
         return ()
-    pairs = zip(*(table.column(c).to_pylist() for c in ("network", "tap")), strict=True)
-    return tuple(dict.fromkeys(f"{network}/{tap}" for network, tap in pairs))
+    found = {
+        f"{row['network']}{_of_output(row['source'])}/{row['tap']}": None
+        for row in table.to_pylist()
+    }
+    return tuple(found)
+
+
+def _of_output(source: str) -> str:
+    return "" if source == "input" else f" of the output of {source}"
