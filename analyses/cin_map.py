@@ -30,6 +30,7 @@ from statsnorm.stats.jackknife import jackknife_replicates
 from statsnorm.style_swaps import style_features, style_unit
 from statsnorm.swap_names import is_swap, parse_swap
 from statsnorm.swap_outputs import Outputs, measured_swaps
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -389,4 +390,4 @@ def _methods(named: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 def _n_words(rows: pd.DataFrame) -> str:
     sizes = rows[["contents", "styles"]].drop_duplicates().to_numpy().tolist()
-    return "; ".join(f"{i} contents x {s} styles" for i, s in sizes)
+    return "; ".join(f"{counted(i, 'contents')} x {counted(s, 'styles')}" for i, s in sizes)

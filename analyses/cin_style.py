@@ -37,10 +37,12 @@ from statsnorm.removal.indexed import (
     three_way_replicates,
 )
 from statsnorm.removal.ratios import interval, ratio
-from statsnorm.removal.words import against, number, threshold
+from statsnorm.removal.rules import against, threshold
+from statsnorm.removal.words import number
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 from statsnorm.stats.scale_free import live_channels, scale_free
 from statsnorm.swap_names import is_swap
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -396,5 +398,6 @@ def _generators(tables: Mapping[str, pd.DataFrame]) -> str:
 def _n_words(tables: Mapping[str, pd.DataFrame]) -> str:
     sizes = tables["components"][["n_images", "n_indices", "n_input_styles"]].drop_duplicates()
     return "; ".join(
-        f"{i} images x {s} indices x {u} input styles" for i, s, u in sizes.to_numpy().tolist()
+        f"{counted(i, 'images')} x {counted(s, 'indices')} x {counted(u, 'input styles')}"
+        for i, s, u in sizes.to_numpy().tolist()
     )

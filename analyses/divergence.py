@@ -27,6 +27,7 @@ from statsnorm.engines.tasks import TapMap
 from statsnorm.report.model import Figure, Report
 from statsnorm.stats.distances import energy_distance, standardise
 from statsnorm.stats.scale_free import live_channels
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -203,7 +204,8 @@ def _pairs(
         if found := groups.compare(styles):
             yield (
                 "style",
-                f"pairs of {len(styles)} styles (restore {how}, strength {strength:g}, {named})",
+                f"pairs of {counted(len(styles), 'styles')} (restore {how}, strength "
+                f"{strength:g}, {named})",
                 found,
             )
 
@@ -334,7 +336,7 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 def _n_words(rows: pd.DataFrame) -> str:
     low, high = int(rows["images"].min()), int(rows["images"].max())
-    return f"{low} images" if low == high else f"{low} to {high} images"
+    return counted(low, "images") if low == high else f"{low} to {counted(high, 'images')}"
 
 
 def _findings(shown: pd.DataFrame) -> Iterator[str]:

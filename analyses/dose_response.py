@@ -39,6 +39,7 @@ from statsnorm.load import Tables
 from statsnorm.removal.words import exploratory_rows, number
 from statsnorm.report.discover import find_analyses
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
+from statsnorm.wording import counted
 
 CLAIMS: Mapping[str, str] = {
     "D1": "The gap between BN and IN grows with the style variance of the training set.",
@@ -140,7 +141,8 @@ def _figure(n: str, network: str, images: int) -> Figure:
         table="dose_points",
         options={"ylabel": "G: mean log (loss of BN / loss of IN)"},
         caption=f"Gap against dose (F11); {n}, thin, and their mean with 95 % t interval; across: "
-        f"dose at {network} with 95 % delete-one-image jackknife interval, {images} images. The "
+        f"dose at {network} with 95 % delete-one-image jackknife interval, "
+        f"{counted(images, 'images')}. The "
         "line is the mean of the blocks' least-squares lines through the style doses.",
         alt="Scatter of the gap against between-image variance of VGG moments, with a mean line.",
     )
@@ -177,7 +179,8 @@ def _findings(named: Mapping[str, pd.DataFrame], page: Mapping[str, Any], n: str
     if page:
         yield (
             f"Page's trend test in the planned order {page['order']}: L = {page['statistic']:g}, "
-            f"one-sided p = {page['pvalue']:.2g} ({page['method']}, {page['n']} blocks), mean rank "
+            f"one-sided p = {page['pvalue']:.2g} ({page['method']}, "
+            f"{counted(page['n'], 'blocks')}), mean rank "
             f"correlation {page['estimate']:.2f}."
         )
     for row in named["off_line"].to_dict("records"):
@@ -191,7 +194,7 @@ def _methods(network: str, plan: Plan, doses: pd.DataFrame) -> Iterator[str]:
     yield (
         f"Dose: log of the between-image variance of m and v at {network} relu1_1 to relu4_1 (mean "
         f"over channels) over that of the originals, mean over taps and moments; "
-        f"{int(doses['images'].max())} images."
+        f"{counted(int(doses['images'].max()), 'images')}."
     )
     yield (
         f"G from t0 = {START:.0%} of the budget on held-out batches, BN with batch statistics. "
@@ -209,6 +212,6 @@ def _limitations(cells: pd.DataFrame, doses: pd.DataFrame) -> Iterator[str]:
     trained, measured = set(cells["images"]), int(doses["images"].max())
     if measured not in trained:
         yield (
-            f"The doses were measured on {measured} images, the networks trained on "
+            f"The doses were measured on {counted(measured, 'images')}, the networks trained on "
             f"{', '.join(map(str, sorted(trained)))}."
         )

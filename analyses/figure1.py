@@ -28,6 +28,7 @@ from statsnorm.decisions import Plan
 from statsnorm.load import Tables
 from statsnorm.report.discover import find_analyses
 from statsnorm.report.model import Figure, Gate, Report
+from statsnorm.wording import counted
 
 TITLE = "Figure 1: training curves of instance and batch normalisation"
 Caption = tuple[str, str, str, dict[str, Any], str, str]  # name, draw, table, options, text, alt
@@ -84,7 +85,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         limitations=tuple(
             words.limitations(study, j, pilot, int(images.max()) if len(images) else -1)
         ),
-        left_out=tuple(words.left_out(study, j)),
+        left_out=tuple(words.left_out(study, j, plan)),
         picture="curves",
         appendix=APPENDIX,
     )
@@ -163,11 +164,11 @@ def _band(study: Study) -> str:
 def _captions(
     named: Mapping[str, pd.DataFrame], study: Study, n: str, least: float
 ) -> tuple[Caption, ...]:
-    kept = int(study.kept.sum())
+    kept = counted(int(study.kept.sum()), "blocks")
     taus = named.get("thresholds", pd.DataFrame({"source": []}))
     return (
         ("curves", "training_curves", "curve_traces", {},
-         f"Held-out style loss and log ratio (F1); {kept} blocks, thin lines; thick: geometric "
+         f"Held-out style loss and log ratio (F1); {kept}, thin lines; thick: geometric "
          f"mean, and mean log ratio ({_band(study)}). No smoothing.",
          "One panel a condition: style loss of IN and BN over iterations, and their log ratio."),
         ("gaps", "block_gaps", "gap_points",
@@ -176,7 +177,7 @@ def _captions(
          "paired t interval. Grey at D: the margin of H4.",
          "Gaps of all blocks by condition with means and intervals."),
         ("survival", "threshold_survival", "survival_steps", {},
-         f"Share of cells not yet at a threshold (F3); {kept} blocks and those that diverged; "
+         f"Share of cells not yet at a threshold (F3); {kept} and those that diverged; "
          f"thresholds from: {', '.join(dict.fromkeys(taus['source']))}.",
          "Step curves of the share not yet at the threshold for IN and BN."),
         ("forest", "forest", "forest_rows", {},
@@ -189,7 +190,7 @@ def _captions(
 def _further_captions(
     named: Mapping[str, pd.DataFrame], study: Study, n: str
 ) -> tuple[Caption, ...]:
-    kept = int(study.kept.sum())
+    kept = counted(int(study.kept.sum()), "blocks")
     return (
         ("arms", "dots", "arms",
          {"xlabel": "mean log (loss of the arm / loss of IN)", "threshold": 0.0},
@@ -197,14 +198,14 @@ def _further_captions(
          f"blocks; 95 % paired t intervals; {_blocks(named)}.",
          "Dots with intervals: log ratio of each arm's loss to that of IN."),
         ("trade_off", "loss_trade_off", "trade_off_points", {},
-         f"Style against content loss at matched iterations; geometric means over {kept} blocks; "
+         f"Style against content loss at matched iterations; geometric means over {kept}; "
          "filled: the last iteration.",
          "Curves of style loss against content loss for IN and BN by condition."),
         ("curves_raw", "training_curves", "curve_traces", {"scale": "raw"},
          f"Held-out style loss on the raw scale (F1); {n}, thin; thick: arithmetic mean.",
          "One panel a condition: style loss of IN and BN over iterations, linear axis."),
         ("further_curves", "training_curves", "further_traces", {},
-         f"As the first figure, for the further conditions; {kept} blocks at most, {_band(study)}.",
+         f"As the first figure, for the further conditions; {kept} at most, {_band(study)}.",
          "One panel a further condition: style loss of IN and BN, and their log ratio."),
     )  # fmt: skip
 
@@ -213,4 +214,4 @@ def _blocks(named: Mapping[str, pd.DataFrame]) -> str:
     if "arms" not in named:
         return "no blocks"
     low, high = int(named["arms"]["n"].min()), int(named["arms"]["n"].max())
-    return f"{low} blocks" if low == high else f"{low} to {high} blocks"
+    return counted(low, "blocks") if low == high else f"{low} to {counted(high, 'blocks')}"

@@ -25,6 +25,7 @@ from statsnorm.removal.words import percent
 from statsnorm.report.model import Figure, Gate, Report
 from statsnorm.stats.effects import clopper_pearson
 from statsnorm.stats.scale_free import live_channels, scale_free
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -276,7 +277,7 @@ def value(removed: pd.DataFrame, condition: str, moment: str) -> float:
 def _counted(traces: pd.DataFrame, pixels: bool) -> str:
     """Return "24 images: ", the images behind the pixel or the VGG traces."""
     counts = traces.loc[(traces["network"] == LUMINANCE[0]) == pixels, "images"]
-    return f"{int(counts.min())} images: "
+    return f"{counted(int(counts.min()), 'images')}: "
 
 
 def _gates(removed: pd.DataFrame, traces: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
@@ -326,7 +327,7 @@ def _content_gate(content: pd.DataFrame, plan: Plan) -> Iterator[Gate]:
         n = int(mine["images"].min())
         yield Gate(
             name="M3",
-            rule=f"{n} images: {rule.statistic} >= {rule.low:g}",
+            rule=f"{counted(n, 'images')}: {rule.statistic} >= {rule.low:g}",
             value=share,
             passed=rule.passed(share),
             hypotheses=rule.hypotheses,
@@ -396,4 +397,4 @@ def _images(traces: pd.DataFrame) -> str:
     if not len(traces):
         return "no images"
     low, high = int(traces["images"].min()), int(traces["images"].max())
-    return f"{low} images" if low == high else f"{low} to {high} images"
+    return counted(low, "images") if low == high else f"{low} to {counted(high, 'images')}"

@@ -30,10 +30,18 @@ from statsnorm.removal.labels import CROSSED
 from statsnorm.removal.natural import LabelledTables, domain_statistics
 from statsnorm.removal.words import exploratory_rows, number, percent
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
+from statsnorm.wording import counted
 
 CLAIMS: Mapping[str, str] = {
     "N1": "Normalisation removes most of the variance between natural domains.",
     "N2": "It removes variance between domains at least twice as thoroughly as between {content}.",
+}
+BETWEEN = {
+    "domain": "domains",
+    "class": "classes",
+    "images of a cell": "images of a cell",
+    "images of a domain": "images of a domain",
+    "domain x class": "cells beyond domain and class",
 }
 SHOWN = (-1.05, 1.25)  # a removed fraction below -1 says only that variance was added
 KINDS = ("next_pre_norm", "residual_sum", "vgg_of_output")
@@ -177,17 +185,15 @@ def _findings(trained: list[DomainNet], named: Frames, plan: Plan) -> Iterator[s
         if len(mine):
             known = mine[np.isfinite(mine["estimate"].astype(float))]
             parts = [
-                f"{percent(r['estimate'])} % of {r['factor']} ({percent(r['within_low'])} to "
-                f"{percent(r['within_high'])}{_random(r)})"
+                f"{percent(r['estimate'])} % ({percent(r['within_low'])} to "
+                f"{percent(r['within_high'])}{_random(r)}) of that between {BETWEEN[r['factor']]}"
                 for r in known.to_dict("records")
             ]
             lost = sorted(set(mine["factor"]) - set(known["factor"]))
-            none = (
-                f"; no fraction of {', '.join(lost)}, whose V is not above 0 before" if lost else ""
-            )
+            none = f"; no fraction of {', '.join(lost)}: not above 0 before" if lost else ""
             yield (
-                f"{net.label}, {net.counts}: against frozen affine maps normalisation removed "
-                f"{', '.join(parts) or 'an unknown share of the'} variance of log sd ({first}; "
+                f"{net.label}, {net.counts}: of the variance of log sd, normalisation removed "
+                f"against frozen affine maps {', '.join(parts) or 'an unknown share'} ({first}; "
                 f"intervals over images, for these domains alone){none}."
             )
         yield from _composition_words(net, named["components"])
@@ -226,7 +232,8 @@ def _reml_words(reml: pd.DataFrame) -> str:
     worst = percent(float(gap.max())) if len(gap) else "unknown"
     channels = reml.drop_duplicates(by)
     return (
-        f"REML on {len(channels)} channels, {int(reml['images'].max())} images at most: components "
+        f"REML on {len(channels)} channels, "
+        f"{counted(int(reml['images'].max()), 'images')} at most: components "
         f"differ from those of analysis of variance by at most {worst} % of the total variance; "
         f"{int(channels['at_bound'].sum())} channels have a component on its bound 0 and are not "
         "compared."
@@ -270,6 +277,6 @@ def _left_out(trained: list[DomainNet]) -> Iterator[str]:
         return
     row = trained[0].row
     if row["unlabelled"]:
-        yield f"{row['unlabelled']} images without a domain or class"
+        yield f"{counted(row['unlabelled'], 'images')} without a domain or class"
     if row["lonely"]:
-        yield f"{row['lonely']} images alone in their cell"
+        yield f"{counted(row['lonely'], 'images')} alone in a cell"

@@ -21,8 +21,10 @@ import pandas as pd
 
 from statsnorm.decisions import Plan
 from statsnorm.removal.crossed import MomentTables
-from statsnorm.removal.words import against, number, percent, threshold
+from statsnorm.removal.rules import against, threshold
+from statsnorm.removal.words import number, percent
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Gate, Report
+from statsnorm.wording import counted
 from statsnorm.zoo.claims import FAMILY, Judged, identity, judged
 from statsnorm.zoo.results import (
     Frames,
@@ -183,7 +185,7 @@ def _claim(j: Judged) -> Claim:
     )
     why = d.reason or d.shortfall
     tail = f" {d.verdict.capitalize()}: {why}." if why else ""
-    batch = f"{int(j.host['contents_per_batch'])} contents a batch"
+    batch = f"{counted(int(j.host['contents_per_batch']), 'contents')} a batch"
     few = int(j.host["n_generators"])
     scope = f"({j.host['style_generators']} styles); " if few < 3 else ""
     random = j.host["weights"] == "random"
@@ -326,7 +328,8 @@ def _limitations(tables: Frames, plan: Plan) -> tuple[str, ...]:
             found.append(f"One network: what is said of {host_name(host)} holds for it alone.")
         if int(host["styles"]) <= plan.minimum["caution_styles"]:
             found.append(
-                f"Caution: {host['styles']} styles ({host_name(host)}); intervals rest on few."
+                f"Caution: {counted(host['styles'], 'styles')} ({host_name(host)}); "
+                "intervals rest on few."
             )
     return tuple(dict.fromkeys(found))
 

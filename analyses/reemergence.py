@@ -42,6 +42,7 @@ from statsnorm.removal.stages import (
 from statsnorm.removal.units import Unit, over_networks, units_of
 from statsnorm.report.model import Figure, Report
 from statsnorm.stats.trend import page_trend
+from statsnorm.wording import counted
 
 PANELS = ("Psi", "R_S", "R_I", "V_S", "V_I", "R_K")
 LEAST_LEVELS = 3  # Page's trend needs three iterations
@@ -143,7 +144,9 @@ def _trends(
                     "pvalue": trend.pvalue,
                     "cells": trend.n_blocks,
                     "iterations": trend.n_levels,
-                    "status": f"not testable: {len(cells)} cells < {plan.minimum['blocks']}"
+                    "status": (
+                        f"not testable: {counted(len(cells), 'cells')} < {plan.minimum['blocks']}"
+                    )
                     if few
                     else "",
                 }
@@ -236,10 +239,12 @@ def _figures(named: Mapping[str, pd.DataFrame], plan: Plan) -> Iterator[Figure]:
             name="over_training",
             draw="over_training",
             table="traces",
-            caption=f"Mean over {plan.primary['mean_over']} taps over training: up to {n} networks "
-            "a group (thin lines) and their mean with its 95 % interval over networks; at the last "
-            "iteration over networks, images and styles. V: natural logs; R: fractions; Psi below "
-            "0: more style than content is removed.",
+            caption=(
+                f"Mean over {plan.primary['mean_over']} taps over training: up to "
+                f"{counted(n, 'networks')} a group (thin lines) and their mean with its 95 % "
+                "interval over networks; at the last iteration over networks, images and styles. "
+                "V: natural logs; R: fractions; Psi below 0: more style than content is removed."
+            ),
             alt="Selectivity, removed fractions and variances by training iteration.",
         )
     for name in (n for n in named if n.startswith("by_depth")):
@@ -253,7 +258,8 @@ def _figures(named: Mapping[str, pd.DataFrame], plan: Plan) -> Iterator[Figure]:
             draw="variance_by_depth",
             table=name,
             caption=f"{group}: variance of log sd by depth; {n} trained and "
-            f"{0 if fresh.empty else int(fresh.max())} untrained networks; bars: 95 % intervals "
+            f"{counted(0 if fresh.empty else int(fresh.max()), 'untrained networks')}; "
+            "bars: 95 % intervals "
             f"over {over}; grey band: 95 % t interval of the untrained mean.",
             alt=f"Style and content variance at every tap of {group}, at work and frozen.",
         )
@@ -312,12 +318,17 @@ def _findings(named: Mapping[str, pd.DataFrame], plan: Plan, fixed: set[str]) ->
         text = f"{row['group']} at {row['place']}: Psi = {_range(row, 'Psi', 'low', 'high')}"
         if row["n_untrained"] > 1:
             text += (
-                f"; {row['n_untrained']} untrained networks {row['untrained']:.2f}; what learning "
+                f"; {counted(row['n_untrained'], 'untrained networks')} "
+                f"{row['untrained']:.2f}; what learning "
                 f"added, {_range(row, 'learned', 'learned_low', 'learned_high')} "
                 f"({_direction(row['learned_low'], row['learned_high'])})"
             )
         few = 1 < row["n"] < plan.minimum["blocks"]
-        short = f"; not testable: {row['n']} networks < {plan.minimum['blocks']}" if few else ""
+        short = (
+            f"; not testable: {counted(row['n'], 'networks')} < {plan.minimum['blocks']}"
+            if few
+            else ""
+        )
         yield text + short + "."
     steps = named["steps"]
     for (group, stage), rows in steps[steps["factor"] == "S"].groupby(["group", "stage"]):
@@ -363,9 +374,11 @@ def _scope(units: Sequence[Unit]) -> dict[str, str]:
     budgets = sorted({str(u.key["iteration"]) for u in by_last_iteration(units) if u.key["cell"]})
     how = f" ({', '.join(budgets)} iterations)" if budgets else ""
     return {
-        "networks of re-emergence": f"{len(cells)} trained cells{how}, {len(fresh)} untrained"
+        "networks of re-emergence": (
+            f"{counted(len(cells), 'trained cells')}{how}, {len(fresh)} untrained"
+        )
         + (f", {', '.join(shipped)}" if shipped else ""),
-        "design of re-emergence": f"{images} images x {styles} styles",
+        "design of re-emergence": f"{counted(images, 'images')} x {counted(styles, 'styles')}",
     }
 
 
@@ -379,4 +392,7 @@ def _limitations(units: Sequence[Unit], plan: Plan) -> Iterator[str]:
             "training stand in the provenance and bound what their selectivity says of others."
         )
     if any(u.groups[1] <= plan.minimum["caution_styles"] for u in units):
-        yield f"Caution: {units[0].groups[1]} styles or fewer; 16 or more are recommended."
+        yield (
+            f"Caution: {counted(units[0].groups[1], 'styles')} or fewer; 16 or more are "
+            "recommended."
+        )

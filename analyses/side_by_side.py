@@ -25,6 +25,7 @@ from statsnorm.removal.losses import PLACE, cell_losses, loss_units
 from statsnorm.removal.stages import by_last_iteration, group_of
 from statsnorm.removal.units import Unit, units_of
 from statsnorm.report.model import Figure, Report
+from statsnorm.wording import counted
 
 BY = ("norm", "cell", "network", "checkpoint")
 REMOVED = {"R_S": "style", "R_I": "content", "R_K": "contrast"}
@@ -90,8 +91,10 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         findings=tuple(_findings(named)),
         tables={name: table for name, table in named.items() if len(table)},
         figures=tuple(_figures(named)),
-        scope={"compared by": by, "groups": "; ".join(g for f in families.values() for g in f)},
+        scope={"compared by": by, "groups": "; ".join(_named_groups(families))},
         methods=(
+            "V_S, V_I, V_K: variance of log sds at work between styles, contents, contrast levels; "
+            "the larger V_S / V_I, the more style weighs beside content. "
             "Of V, V_S / V_I and losses differences are of natural logs, of Psi of log ratios, of "
             "R of fractions. Paired where groups share blocks (checkpoints: cells): t over pairs "
             "joined with the jackknife over images and styles, and exact sign flips; else Welch.",
@@ -128,6 +131,19 @@ def _families(units: Sequence[Unit], by: str) -> Families:
         found.setdefault(label, {}).setdefault(group, []).append(unit)
     ordered = {f: _in_order(groups, by) for f, groups in sorted(found.items())}
     return {f: groups for f, groups in ordered.items() if len(groups) > 1} or ordered
+
+
+def _trained(family: str) -> str:
+    """Return a family without its inputs: losses stand in a family of their own."""
+    return family.split(", restore")[0]
+
+
+def _named_groups(families: Families) -> Iterator[str]:
+    """Yield "texture, trained on original: texture bn, texture in", a family once."""
+    found: dict[str, dict[str, None]] = {}
+    for family, groups in families.items():
+        found.setdefault(_trained(family), {}).update(dict.fromkeys(groups))
+    yield from (f"{family}: {', '.join(groups)}" for family, groups in found.items())
 
 
 def _inputs(unit: Unit) -> str:
@@ -180,7 +196,7 @@ def _named(groups: pd.Series, within: pd.Series, labels: pd.Series) -> list[str]
     trained on; then everything.
     """
     full = [str(w) for w in within]
-    trained = [w.split(", restore")[0] for w in full]
+    trained = [_trained(w) for w in full]
     net = [w.split(", trained on")[0] for w in trained]
     double = len(set(zip(groups, net, strict=True))) > groups.nunique()
     plain = [str(g) for g in groups]
@@ -202,8 +218,11 @@ def _figures(named: Mapping[str, pd.DataFrame]) -> Iterator[Figure]:
             table="difference_points",
             options={"xlabel": "difference of logs (below 0: the first has less)",
                      "threshold": 0.0},
-            caption=f"Differences between groups, up to {n} networks a group; bars: 95 % intervals "
-            "over networks, images and styles; a dot without a bar rests on one network.",
+            caption=(
+                f"Differences between groups, up to {counted(n, 'networks')} a group; bars: 95 % "
+                "intervals over networks, images and styles; a dot without a bar rests on one "
+                "network."
+            ),
             alt="Differences of log variances, losses and Psi between groups of networks.",
         )  # fmt: skip
     if len(named.get("removed_points", ())):
@@ -212,15 +231,17 @@ def _figures(named: Mapping[str, pd.DataFrame]) -> Iterator[Figure]:
             draw="dots",
             table="removed_points",
             options={"xlabel": "removed fraction"},
-            caption=f"Removed fractions against frozen maps by group, up to {n} networks each; "
-            "bars: 95 % intervals over networks, images and styles.",
+            caption=(
+                f"Removed fractions against frozen maps by group, up to {counted(n, 'networks')} "
+                "each; bars: 95 % intervals over networks, images and styles."
+            ),
             alt="Removed fractions of style, content and contrast by group of networks.",
         )
 
 
 def _headline(named: Mapping[str, pd.DataFrame], families: Families, by: str) -> str:
     several = {f: groups for f, groups in families.items() if len(groups) > 1}
-    count = sum(map(len, several.values()))
+    count = len({(_trained(family), g) for family, groups in several.items() for g in groups})
     rows = named["differences"]
     few = int((rows["status"] != "").sum())
     text = f"{count} groups of networks side by side, by {by}"

@@ -37,6 +37,7 @@ from statsnorm.style_parts import (
     gram_replicates,
     split_half_pvalue,
 )
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -357,7 +358,8 @@ def _findings(
             if name in at
         ]
         yield (
-            f"{net}, {treatment}: least to most over {len(at)} taps, the style is read from "
+            f"{net}, {treatment}: least to most over {counted(len(at), 'taps')}, the "
+            "style is read from "
             f"{', '.join(ranges)} of the images (chance {100 * mine['chance'].iloc[0]:.3g} %)."
         )
     for row in survival.to_dict("records"):
@@ -382,4 +384,4 @@ def _findings(
 
 def _n_words(rows: pd.DataFrame) -> str:
     sizes = rows[["contents", "styles"]].drop_duplicates().to_numpy().tolist()
-    return "; ".join(f"{i} contents x {s} styles" for i, s in sizes)
+    return "; ".join(f"{counted(i, 'contents')} x {counted(s, 'styles')}" for i, s in sizes)

@@ -272,13 +272,18 @@ def _decision(
     plan: Plan, family: str, candidate: Candidate, support: float, against: float, *, size: int
 ) -> Decision:
     required = [part for part in candidate.parts if part.rule.required]
-    missing = set(plan.required(candidate.hypothesis)) - {part.rule.part for part in required}
+    given = {part.rule.part for part in required}
+    missing = [
+        plan.rule(candidate.hypothesis, part).statistic
+        for part in plan.required(candidate.hypothesis)
+        if part not in given
+    ]
     reached = bool(required) and all(part.reached for part in required)
     verdict, reason = INCONCLUSIVE, ""
     if candidate.not_testable:
         verdict, reason = NOT_TESTABLE, candidate.not_testable
     elif missing:
-        verdict, reason = NOT_TESTABLE, "not measured: " + ", ".join(sorted(missing))
+        verdict, reason = NOT_TESTABLE, "not measured: " + ", ".join(missing)
     elif candidate.min_pvalue > plan.alpha / size:
         verdict = NOT_TESTABLE
         reason = f"least attainable p {candidate.min_pvalue:.3g} > {plan.alpha / size:.3g}"

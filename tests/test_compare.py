@@ -76,7 +76,10 @@ def test_norms_are_paired_by_block(by_norm):
     assert_allclose(loss["estimate"], -0.5, atol=0.1)
     assert (loss["n"], loss["paired"], loss["status"]) == ("8", True, "")
     assert loss["within"] == "texture, trained on original"
-    assert by_norm.headline.startswith("4 groups of networks side by side, by norm")
+    assert by_norm.headline.startswith("2 groups of networks side by side, by norm")
+    assert by_norm.scope["groups"] == "texture, trained on original: texture bn, texture in"
+    assert "V_S / V_I" in set(table["quantity"])
+    assert "the larger V_S / V_I, the more style" in by_norm.methods[0]
 
 
 def test_checkpoints_are_paired_by_cell():

@@ -166,7 +166,10 @@ def test_six_blocks_cannot_reach_the_adjusted_level(plan):
 
 def test_missing_part_is_named(plan):
     decision = judge(plan, "H5a", part(plan, "H5a", "removed", 0.8, 0.01))
-    assert (decision.verdict, decision.reason) == (NOT_TESTABLE, "not measured: learned")
+    assert (decision.verdict, decision.reason) == (
+        NOT_TESTABLE,
+        "not measured: R_S - R_S(untrained)",
+    )
 
 
 def test_nan_is_never_support_nor_contradiction(plan):

@@ -111,7 +111,8 @@ def test_effects_agree_with_scipy(planted):
 def test_few_blocks_are_not_testable(n):
     found = decided(Planted(blocks=n))
     assert set(verdicts(found).values()) == {"not testable"}
-    assert all(d.reason == f"{n} complete blocks, 8 are needed" for d in found.values())
+    blocks = "complete block" if n == 1 else "complete blocks"
+    assert all(d.reason == f"{n} {blocks}, 8 are needed" for d in found.values())
 
 
 def test_eight_blocks_are_enough():
@@ -149,7 +150,23 @@ def test_conditions_that_were_not_trained_are_not_testable():
     assert verdicts(found) == {
         "H1": "supported", "H2": "supported", "H3": "not testable", "H4": "supported",
     }  # fmt: skip
-    assert found["H3"].reason == "not measured: decisive, placebo"
+    assert found["H3"].reason == "not measured: G_b - G_ck, G_pstar - 0.5 G_a"
+    assert report(Planted(gaps=gaps)).left_out == (
+        "H3: not measured: G_b - G_ck, G_pstar - 0.5 G_a; "
+        "train IN and BN on ck, placebo-matched too",
+    )
+
+
+def test_one_block_is_called_one_block():
+    found = report(Planted(blocks=1))
+    assert "1 complete block, 8 are needed" in " ".join(found.left_out)
+    assert "1 block on 1 target style: conclusions hold for no other style." in found.limitations
+    said = [*found.limitations, *found.findings, *found.left_out, found.headline]
+    said += [figure.caption for figure in found.figures]
+    assert not [text for text in said if "1 blocks" in text]
+    beside = found.effects["threshold"][found.effects["threshold"].str.contains("not required")]
+    assert len(beside) == 3
+    assert beside.str.contains("own p = not computed").all()
 
 
 def test_h4_fails_where_bn_on_style_normalised_images_lags():
@@ -235,7 +252,7 @@ def test_one_target_style_confines_the_conclusion():
     found = report(Planted(targets=("wave.jpg",) * 8))
     assert verdicts(found)["H1"] == "supported"
     assert "only for this one target style" in found.claims[0].scope
-    assert any("1 target styles serve 8 blocks" in x for x in found.limitations)
+    assert any("8 blocks on 1 target style" in x for x in found.limitations)
 
 
 def null_study(rng, n=10):

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from synthetic_tables import planted_study
 
@@ -98,6 +99,16 @@ def test_forest_draws_open_intervals_to_the_edge():
     low, high = figure.axes[0].get_xlim()
     assert np.isfinite([low, high]).all()
     assert texts(figure)[-2:] == ["a", "b"]
+
+
+def test_a_legend_of_long_names_stays_in_the_figure():
+    names = [f"texture, trained on {c}: texture {n}" for c in ("original", "style") for n in "ab"]
+    table = pd.DataFrame({"label": "V_S", "group": [f"{n} ({'x' * 12})" for n in names]})
+    figure = figures.dots(table.assign(estimate=0.0, low=-1.0, high=1.0))
+    FigureCanvasAgg(figure).draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_profile_and_dots():

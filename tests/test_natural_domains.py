@@ -187,7 +187,7 @@ def test_missing_labels_and_lonely_images_are_left_out_and_counted():
     table.loc[11, ["domain", "class"]] = ["d00", "alone"]
     found = report(tables)
     assert "3 images without a domain or class" in found.left_out
-    assert any(text.endswith("images alone in their cell") for text in found.left_out)
+    assert any(text.endswith("images alone in a cell") for text in found.left_out)
     counts = found.tables["cells"]
     assert counts["images"].min() >= 2
     assert "alone" not in set(counts["class"])

@@ -196,7 +196,7 @@ def test_planted_truth_of_two_norms(whole):
     assert (row["n"], row["paired"], row["status"]) == ("8", True, "")
     assert row["p_sign_flip"] == pytest.approx(2 / 2**8)
     assert row_of(between, place=PLACE, quantity="V_I")["high"] < 0
-    balance = row_of(between, place=PLACE, quantity="balance")
+    balance = row_of(between, place=PLACE, quantity="V_S / V_I")
     assert_allclose(balance["estimate"], math.log(0.2 / 0.7), atol=0.05)
 
 

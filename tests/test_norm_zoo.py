@@ -201,8 +201,8 @@ def test_a_missing_kind_of_batch_is_named():
     found = report(zoo_tables(np.random.default_rng(7), keep=keep))
     reasons = {c.hypothesis: c.sentence for c in found.claims}
     assert verdicts(found) == {"H7a": NOT_TESTABLE, "H7b": NOT_TESTABLE}
-    assert "not measured: mixing" in reasons["H7a"]
-    assert "not measured: content, style" in reasons["H7b"]
+    assert "not measured: omega_BN(mixed) - omega_BN(style-homogeneous)" in reasons["H7a"]
+    assert "not measured: R_S(style-homogeneous), R_I(style-homogeneous)" in reasons["H7b"]
 
 
 def test_generators_are_judged_at_both_places():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from statsnorm.report import verify
+from statsnorm.report.write import INPUT_LIMIT
 
 REPORTS = sorted(
     path.parent
@@ -22,3 +23,9 @@ def test_there_are_committed_reports():
 def test_a_committed_report_verifies(folder):
     found = verify(folder)
     assert found.equal, "\n".join(map(str, found.differences))
+
+
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda folder: folder.name)
+def test_a_committed_report_is_small(folder):
+    assert sum(path.stat().st_size for path in (folder / "inputs").iterdir()) < INPUT_LIMIT
+    assert (folder / "report.html").stat().st_size < 5_000_000

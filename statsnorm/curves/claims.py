@@ -27,6 +27,7 @@ from statsnorm.decisions import (
 from statsnorm.report.model import Gate
 from statsnorm.stats.equivalence import paired_t, tost_paired
 from statsnorm.stats.permutation import sign_flip_test
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -149,7 +150,7 @@ def candidate(
         if (common & np.isfinite(d)).any()
     ]
     n, least = int(common.sum()), plan.minimum["blocks"]
-    why = f"{n} complete blocks, {least} are needed" if n < least and required else ""
+    why = f"{counted(n, 'complete blocks')}, {least} are needed" if n < least and required else ""
     attainable = sign_flip_test(required[0][common], rng=rng).min_pvalue if n > 1 else 1.0
     return Candidate(
         hypothesis=hypothesis, parts=tuple(parts), not_testable=why, min_pvalue=float(attainable)

@@ -17,6 +17,7 @@ from statsnorm.decisions import Candidate, Part, Plan
 from statsnorm.stats.equivalence import paired_t
 from statsnorm.stats.permutation import sign_flip_test
 from statsnorm.stats.trend import page_trend
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -148,7 +149,9 @@ def _short(points: pd.DataFrame, line: pd.DataFrame, series: str, plan: Plan) ->
     least = plan.minimum["doses"] if series == STYLES else 3
     texts = []
     if len(line) < plan.minimum["blocks"]:
-        texts.append(f"{len(line)} blocks with every {series} < {plan.minimum['blocks']}")
+        texts.append(
+            f"{counted(len(line), 'blocks')} with every {series} < {plan.minimum['blocks']}"
+        )
     if len(conditions) < least:
         texts.append(f"{len(conditions)} {series}s < {least}")
     elif np.ptp(spread) < LEAST_RANGE:

@@ -11,14 +11,16 @@ import pandas as pd
 
 from statsnorm.curves.arms import LOSS_FIELDS
 from statsnorm.curves.claims import Judged, flips
-from statsnorm.curves.contrasts import START
+from statsnorm.curves.contrasts import START, linear
 from statsnorm.curves.passage import WINDOW
-from statsnorm.curves.study import FAMILY, Study, deciding
+from statsnorm.curves.study import FAMILY, LETTERS, Study, deciding
 from statsnorm.curves.tables import NAMES
 from statsnorm.decisions import Decision, Plan
-from statsnorm.removal.words import number, percent, threshold
+from statsnorm.removal.rules import threshold
+from statsnorm.removal.words import number, percent
 from statsnorm.report.model import EFFECT_COLUMNS, Claim
 from statsnorm.stats.power import minimum_effect
+from statsnorm.wording import counted
 
 CLAIMS: Mapping[str, str] = {
     "H1": "With IN the style loss falls faster than with BN on the original photographs.",
@@ -180,7 +182,7 @@ def findings(found: Mapping[str, pd.DataFrame], study: Study) -> Iterator[str]:
         yield (
             f"{NAMES.get(letter, letter)}: loss of BN / loss of IN = "
             f"{ratio(row['estimate'], row['low'], row['high'])}; g_z = {number(row['g_z'])}; IN "
-            f"ahead in {percent(row['predicted'])} % of {row['n']} blocks ({ends})."
+            f"ahead in {percent(row['predicted'])} % of {counted(row['n'], 'blocks')} ({ends})."
         )
     for row in _records(found["explained"]):
         ends = (
@@ -202,7 +204,7 @@ def findings(found: Mapping[str, pd.DataFrame], study: Study) -> Iterator[str]:
         median = "unknown" if math.isnan(row["median"]) else f"{row['median']:.1f}"
         yield (
             f"{NAMES.get(row['condition'], row['condition'])}: IN reaches BN's final loss "
-            f"Q = {median} times earlier (median of {row['blocks']} blocks{never})."
+            f"Q = {median} times earlier (median of {counted(row['blocks'], 'blocks')}{never})."
         )
     yield from _passages(found)
     yield from _band(found["curve_traces"])
@@ -217,7 +219,8 @@ def _passages(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             f"To {row['threshold']} ({source[row['threshold']]}): BN needs "
             f"{number(row['difference'], 0)} iterations more than IN "
             f"({number(row['low'], 0)} to {number(row['high'], 0)}; means up to T; reached by BN "
-            f"in {row['bn_reached']}, by IN in {row['in_reached']} of {row['blocks']} blocks; "
+            f"in {row['bn_reached']}, by IN in {row['in_reached']} of "
+            f"{counted(row['blocks'], 'blocks')}; "
             f"log-rank p = {number(row['pvalue'], 4)} within blocks)."
         )
 
@@ -285,7 +288,10 @@ def limitations(study: Study, j: Judged, pilot: pd.DataFrame, images: int) -> It
     kept = study.blocks[study.blocks["kept"]]
     styles = kept["target"].nunique()
     if len(kept) and styles < max(len(kept), LEAST_STYLES):
-        yield f"{styles} target styles serve {len(kept)} blocks: conclusions hold for these styles."
+        yield (
+            f"{counted(len(kept), 'blocks')} on {counted(styles, 'target styles')}: "
+            "conclusions hold for no other style."
+        )
     rates = study.rates
     off = rates[np.isfinite(rates["pilot_best"]) & (rates["pilot_best"] != rates["lr"])]
     if not len(pilot):
@@ -302,7 +308,7 @@ def limitations(study: Study, j: Judged, pilot: pd.DataFrame, images: int) -> It
         )
     if images >= 0 and images not in set(study.cells["images"]):
         yield (
-            f"The gates were measured on {images} images, the networks trained on "
+            f"The gates were measured on {counted(images, 'images')}, the networks trained on "
             f"{', '.join(map(str, sorted(set(study.cells['images']))))}."
         )
     if "D" in j.units:
@@ -316,11 +322,21 @@ def limitations(study: Study, j: Judged, pilot: pd.DataFrame, images: int) -> It
     )
 
 
-def left_out(study: Study, j: Judged) -> Iterator[str]:
+def left_out(study: Study, j: Judged, plan: Plan) -> Iterator[str]:
     """Yield dropped blocks with their cells, and claims that could not be decided."""
     for block, rows in study.dropped.groupby("block", sort=True):
         cells = [f"{r['norm']} on {r['condition']} {r['reason']}" for r in rows.to_dict("records")]
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
         name = rows["target"].iloc[0]
         yield f"block {block} ({name}): {', '.join(cells[:3])}{more}"
-    yield from (f"{d.hypothesis}: {d.reason}" for d in j.decisions if d.reason)
+    yield from (f"{d.hypothesis}: {d.reason}{_needs(d, j, plan)}" for d in j.decisions if d.reason)
+
+
+def _needs(decision: Decision, j: Judged, plan: Plan) -> str:
+    """Return which conditions of training would give the numbers that a claim lacks."""
+    rules = [plan.rule(decision.hypothesis, part) for part in plan.required(decision.hypothesis)]
+    gaps = {g for rule in rules for g in linear(rule.statistic) if g not in j.units}
+    letters = {"a", "c"} if "D" in gaps else set()
+    letters |= {g.removeprefix("G_") for g in gaps - {"D"}}
+    lacking = [name for name, letter in LETTERS.items() if letter in letters]
+    return f"; train IN and BN on {', '.join(lacking)} too" if lacking else ""

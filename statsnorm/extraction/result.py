@@ -9,6 +9,7 @@ from statsnorm.errors import StatsnormError
 from statsnorm.extraction.estimate import Estimate
 from statsnorm.extraction.shard import Job
 from statsnorm.rundir import discard, info, skipped_lines
+from statsnorm.wording import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,9 @@ class Extraction:
         """Return one to a few lines for the terminal."""
         would = "would be " if self.dry_run else ""
         lines = [
-            f"{self.path}: {self.images} images x {self.cells} inputs x {self.variants} networks, "
-            f"{would}{self.rows} rows, {self.bytes / 1e6:.1f} MB, {self.seconds:.0f} s"
+            f"{self.path}: {counted(self.images, 'images')} x {counted(self.cells, 'inputs')} x "
+            f"{counted(self.variants, 'networks')}, "
+            f"{would}{counted(self.rows, 'rows')}, {self.bytes / 1e6:.1f} MB, {self.seconds:.0f} s"
         ]
         if self.missing:
             lines.append(f"not finished: {self.missing} files are missing")

@@ -25,6 +25,8 @@ from statsnorm.figures.canvas import (
     tap_ticks,
 )
 
+LEGEND_WIDTH = 130  # characters of small type beside each other, markers counted as four
+
 
 def forest(table: pd.DataFrame) -> Figure:
     """Draw all primary effects, one row each, one panel a scale.
@@ -165,5 +167,6 @@ def dots(table: pd.DataFrame, *, xlabel: str = "", threshold: float | None = Non
     tap_ticks(axis, labels, vertical=True)
     axis.set_xlabel(xlabel, fontsize=TEXT)
     if len(groups) > 1:
-        figure.legend(loc="outside upper center", ncols=3, fontsize=SMALL, frameon=False)
+        columns = max(1, min(3, LEGEND_WIDTH // (max(map(len, map(str, groups))) + 4)))
+        figure.legend(loc="outside upper center", ncols=columns, fontsize=SMALL, frameon=False)
     return figure

@@ -90,7 +90,7 @@ def difference_table(
 ) -> pd.DataFrame:
     """Return the differences between groups, paired by block where blocks are shared.
 
-    Of V and balance a difference of logs, of Psi one of log ratios, of R one of fractions. Null
+    Of V and V_S / V_I a difference of logs, of Psi one of log ratios, of R one of fractions. Null
     of both p-values: no difference; `pvalue` from the t interval, `p_sign_flip` over the pairs.
     Unpaired groups: Welch's t over networks; of two single networks on the same images and
     styles, the two-way jackknife of their difference. `status` says "not testable" below the

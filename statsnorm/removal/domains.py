@@ -14,6 +14,7 @@ from statsnorm.removal.evidence import Spread, log_part, remainder_words, remove
 from statsnorm.removal.labels import CROSSED
 from statsnorm.removal.natural import COMPONENTS, CONFIDENCE, places
 from statsnorm.removal.ratios import Ratio, interval, ratio, ratio_of_ratios
+from statsnorm.wording import counted
 
 Frames = Mapping[str, pd.DataFrame]
 WORDS: Mapping[bool, Mapping[str, str]] = {
@@ -72,10 +73,11 @@ class DomainNet:
         row = self.row
         if row["design"] == CROSSED:
             return (
-                f"{row['images']} images in {row['cells']} cells of {row['domains']} domains x "
-                f"{row['classes']} classes"
+                f"{counted(row['images'], 'images')} in {counted(row['cells'], 'cells')} "
+                f"of {counted(row['domains'], 'domains')} x "
+                f"{counted(row['classes'], 'classes')}"
             )
-        return f"{row['images']} images in {row['domains']} domains"
+        return f"{counted(row['images'], 'images')} in {counted(row['domains'], 'domains')}"
 
     def short(self, plan: Plan) -> str:
         """Return what the design lacks for a verdict on domains at large, or ""."""

@@ -27,6 +27,7 @@ from statsnorm.removal.study import (
     primary_places,
     untrained_ratios,
 )
+from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -223,7 +224,10 @@ def left_out(used: int, study: Study) -> str:
     total = len(study.untrained)
     if used == total:
         return ""
-    return f"{total - used} of {total} untrained networks left out: no positive ratio there"
+    return (
+        f"{total - used} of {counted(total, 'untrained networks')} left out: no positive "
+        "ratio there"
+    )
 
 
 def pixel_rows(study: Study, taps: Sequence[Tap], plan: Plan) -> dict[str, tuple[Ratio, Interval]]:
@@ -326,9 +330,11 @@ def _not_testable(
         if n < least[name]
     ]
     if study.members and len(study.members) < least["blocks"]:
-        short.append(f"{len(study.members)} trained networks < {least['blocks']}")
+        short.append(f"{counted(len(study.members), 'trained networks')} < {least['blocks']}")
     if hypothesis in ("H5a", "H5d") and len(study.untrained) < least["untrained"]:
-        short.append(f"{len(study.untrained)} untrained networks < {least['untrained']}")
+        short.append(
+            f"{counted(len(study.untrained), 'untrained networks')} < {least['untrained']}"
+        )
     measured = {part.tap.split(",")[0] for part in parts}
     lacking = [place for place in primary_places(study, plan) if place not in measured]
     if lacking:

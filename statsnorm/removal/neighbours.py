@@ -25,6 +25,7 @@ from statsnorm.removal.projection import (
 )
 from statsnorm.report.model import Figure, Report
 from statsnorm.stats.scale_free import live_channels
+from statsnorm.wording import counted
 
 
 def neighbours(tables: MomentTables, rng: np.random.Generator) -> Report:
@@ -34,7 +35,8 @@ def neighbours(tables: MomentTables, rng: np.random.Generator) -> Report:
     images, styles = len(table["x"].iloc[0]), table["style"].nunique()
     caption = (
         f"t-SNE of the style statistics (m and v) at VGG {tap} of the output of {net}, before and "
-        f"after in one layout; {images} images x {styles} styles, first contrast level. It shows "
+        f"after in one layout; {counted(images, 'images')} x "
+        f"{counted(styles, 'styles')}, first contrast level. It shows "
         "neighbours; distances, sizes and gaps have no unit and no interval."
     )
     figure = Figure(

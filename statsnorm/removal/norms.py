@@ -14,9 +14,10 @@ from statsnorm.removal.between import difference_table, mean_table, network_tabl
 from statsnorm.removal.study import CONFIDENCE, Frames
 from statsnorm.removal.units import Unit, units_of
 from statsnorm.report.model import Figure
+from statsnorm.wording import counted
 
 REFERENCE = "bn"
-LOGS = {"V_S": "V_S", "V_I": "V_I", "V_K": "V_K", "balance": "V_S / V_I", "Psi": "kept S / kept I"}
+LOGS = {name: name for name in ("V_S", "V_I", "V_K", "V_S / V_I")} | {"Psi": "kept S / kept I"}
 
 
 def norms_side_by_side(
@@ -120,5 +121,5 @@ def _label(unit: Unit) -> str:
     return f"{key['net']} {key['norm']}{index}{how}{on}"
 
 
-def _n_words(n: object, paired: object) -> str:
-    return f"{n} blocks in pairs" if paired else f"{n} networks, unpaired"
+def _n_words(n: int, paired: object) -> str:
+    return f"{counted(n, 'blocks')} in pairs" if paired else f"{counted(n, 'networks')}, unpaired"

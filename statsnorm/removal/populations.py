@@ -15,6 +15,7 @@ import pandas as pd
 from statsnorm.removal.crossed import INPUT_KEYS, MomentTables
 from statsnorm.removal.study import IDENTITY, Frames, Study
 from statsnorm.removal.units import FIXED_NORMS
+from statsnorm.wording import counted
 
 SHARED: tuple[str, ...] = (
     *(name for name in IDENTITY if name not in ("cell", "seed", "iteration")),
@@ -70,7 +71,8 @@ def with_populations(found: Sequence[Study], frames: Frames) -> tuple[list[Study
             judged += members
         elif key["norm"] in FIXED_NORMS and key["bn_mode"] == "eval":
             out.append(
-                f"{len(members)} networks {key['net']} with norm {key['norm']}: in eval mode one "
+                f"{counted(len(members), 'networks')} {key['net']} with norm "
+                f"{key['norm']}: in eval mode one "
                 "affine map for all images, which adapts to none; no claim is made"
             )
         else:
@@ -85,7 +87,7 @@ def population(members: Sequence[Study], condition: str) -> Study:
     on = f", trained on {condition}" if condition else ""
     key = {
         **first.key,
-        "cell": f"norm {first.key['norm']}{on}, {len(members)} networks",
+        "cell": f"norm {first.key['norm']}{on}, {counted(len(members), 'networks')}",
         "seed": -1,
     }
     return Study(

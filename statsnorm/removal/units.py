@@ -34,7 +34,7 @@ QUANTITIES: Mapping[str, str] = {
     "V_S": "log V_S at work",
     "V_I": "log V_I at work",
     "V_K": "log V_K at work",
-    "balance": "log (V_S / V_I) at work",
+    "V_S / V_I": "log (V_S / V_I) at work",
     "R_S": "removed fraction of style",
     "R_I": "removed fraction of content",
     "R_K": "removed fraction of contrast",
@@ -285,7 +285,7 @@ def _values(
             short = min(work.shape[1], frozen.shape[1])
             left[letter] = (work[:, :short] / frozen[:, :short]).mean(axis=0)
             yield f"R_{letter}", 1 - left[letter]
-    yield "balance", logs["S"] - logs["I"]
+    yield "V_S / V_I", logs["S"] - logs["I"]
     if {"S", "I"} <= left.keys():
         yield "Psi", _log(left["S"]) - _log(left["I"])
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statsnorm.decisions import CONTRADICTED, Decision, Part, Plan
+from statsnorm.decisions import Decision, Part, Plan
 from statsnorm.removal.claims import UNCHECKED, VGG_TAPS, Judged
 from statsnorm.removal.crossed import INPUT_KEYS
 from statsnorm.removal.evidence import kept_by_norm, mean_interval, spread, untrained_removed
+from statsnorm.removal.rules import against, threshold
 from statsnorm.removal.study import Frames, primary_places
+from statsnorm.wording import counted
 
 FACTOR_WORDS = {"style": "style", "content": "content", "contrast": "contrast"}
 FRACTION_SCALE = "removed fraction, or difference of removed fractions"
@@ -25,8 +27,9 @@ def counts(j: Judged) -> str:
     """Return "24 images x 8 styles x 3 gain levels"; a population's networks stand first."""
     images, styles = j.study.groups
     contrast = j.study.key["contrast"]
-    networks = f"{len(j.study.members)} trained networks x " if j.study.members else ""
-    return f"{networks}{images} images x {styles} styles x {j.study.levels} {contrast} levels"
+    members, levels = len(j.study.members), counted(j.study.levels, f"{contrast} levels")
+    networks = [counted(members, "trained networks")] if members else []
+    return " x ".join([*networks, counted(images, "images"), counted(styles, "styles"), levels])
 
 
 def number(x: float, digits: int = 2) -> str:
@@ -90,11 +93,12 @@ def _headline(j: Judged, plan: Plan) -> str:
     text = (
         f"In {study.label}{scope}, against frozen affine maps, normalisation removed "
         f"{trained[0]}, {trained[1]} and {trained[2]} variance of log sd "
-        f"({place}, {len(taps)} taps, 95 % intervals)"
+        f"({place}, {counted(len(taps), 'taps')}, 95 % intervals)"
     )
     if not n:
         return text + "; no untrained network was measured."
-    return text + f"; {n} untrained networks on average, 95 % t interval: {', '.join(random)}."
+    known = counted(n, "untrained networks")
+    return text + f"; {known} on average, 95 % t interval: {', '.join(random)}."
 
 
 def claim_sentence(j: Judged, decision: Decision) -> str:
@@ -128,7 +132,6 @@ def claim_scope(j: Judged) -> str:
 
 def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
     """Yield one `effects` row per part; a claim without parts keeps one row."""
-    images, styles = j.study.groups
     shared = {
         "hypothesis": decision.hypothesis,
         "family": decision.family,
@@ -138,9 +141,7 @@ def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
     for part in decision.parts:
         yield {
             **shared,
-            "n_units": _several(j)
-            + f"{images} images, {styles} styles, {j.study.levels} levels"
-            + _networks(part, j),
+            "n_units": f"{_units(j)}, {counted(j.study.levels, 'levels')}{_networks(part, j)}",
             "statistic": part.rule.statistic,
             "tap": f"{j.study.label}: {part.tap}",
             "estimate": part.estimate,
@@ -156,15 +157,18 @@ def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
         yield {
             **shared,
             **blank,
-            "n_units": _several(j) + f"{images} images, {styles} styles",
+            "n_units": _units(j),
             "statistic": "",
             "tap": j.study.label,
             "threshold": "",
         }
 
 
-def _several(j: Judged) -> str:
-    return f"{len(j.study.members)} trained networks, " if j.study.members else ""
+def _units(j: Judged) -> str:
+    images, styles = j.study.groups
+    members = len(j.study.members)
+    networks = f"{counted(members, 'trained networks')}, " if members else ""
+    return f"{networks}{counted(images, 'images')}, {counted(styles, 'styles')}"
 
 
 def exploratory_rows(
@@ -186,26 +190,8 @@ def exploratory_rows(
 
 
 def _networks(part: Part, j: Judged) -> str:
-    return f", {len(j.study.untrained)} untrained networks" if part.rule.part == "learned" else ""
-
-
-def against(decision: Decision) -> str:
-    """Return the p against the claim, where the verdict rests on it."""
-    p = f"; p against = {decision.p_against:.2g} (Holm, times parts)"
-    return p if decision.verdict == CONTRADICTED else ""
-
-
-def threshold(part: Part, adjusted: bool = True) -> str:
-    """Return the rule in signs: the p-value that decides and the effect to reach.
-
-    A part that the verdict does not need says so, with its own p-value.
-    """
-    sign = ">" if part.rule.side == "greater" else "<"
-    null, least = part.rule.null, part.rule.min_effect
-    p = "adjusted p" if adjusted else "p"
-    reach = "" if null == least else f", estimate {sign}= {least:.3g}"
-    beside = "" if part.rule.required else f"; not required, own p = {part.pvalue:.2g}"
-    return f"{p} < alpha for {sign} {null:.3g}{reach}{beside}"
+    known = counted(len(j.study.untrained), "untrained networks")
+    return f", {known}" if part.rule.part == "learned" else ""
 
 
 def forest_rows(judged: Sequence[Judged]) -> pd.DataFrame:
@@ -240,14 +226,20 @@ def findings(judged: Sequence[Judged], merged: Mapping[str, pd.DataFrame]) -> tu
         for name in INPUT_KEYS:
             inputs = inputs[inputs[name] == j.study.key[name]]
         inputs = inputs[inputs["tap"].isin(VGG_TAPS) | (inputs["net"] == "pixels")]
-        listed = "; ".join(
-            f"{net} {tap} ({moment}): V_I {vi:.3g}, V_S {vs:.3g}"
-            for net, tap, moment, vi, vs in zip(
-                *(inputs[c] for c in ("net", "tap", "moment", "content", "style")), strict=True
+        listed = ", ".join(
+            f"{max(vs, 0.0) / vi:.2f} at {net} {tap}"
+            for net, tap, vi, vs in zip(
+                *(inputs.loc[inputs["moment"] == "v", c] for c in ("net", "tap")),
+                *(inputs.loc[inputs["moment"] == "v", c] for c in ("content", "style")),
+                strict=True,
             )
+            if vi > 0
         )
         if listed:
-            found.append(f"Selectivity of {label} is to be read beside the inputs: {listed}.")
+            found.append(
+                f"Selectivity of {label} is to be read beside the inputs, where V_S / V_I of log "
+                f"sd is {listed} (all: table input_balance)."
+            )
         found += _theta(label, merged["derived"])
         found += _warnings(label, merged)
     return tuple(found)
@@ -336,7 +328,8 @@ def methods(judged: Sequence[Judged], frames: Frames, plan: Plan) -> tuple[str, 
         first, last = list(primary_places(j.study, plan).items())
         texts.append(
             f"{j.study.label}: {counts(j)}, {primary['moment']} at {last[0]} and {first[0]} "
-            f"({len(first[1])} taps), {len(j.study.untrained)} untrained networks."
+            f"({counted(len(first[1]), 'taps')}), "
+            f"{counted(len(j.study.untrained), 'untrained networks')}."
         )
     return tuple(texts)
 

@@ -14,6 +14,7 @@ from scipy import special
 from statsnorm.decisions import Candidate, Decision, Part, Plan, Rule, judge_family
 from statsnorm.removal.evidence import interval_part, removed_part
 from statsnorm.removal.ratios import Ratio, interval
+from statsnorm.wording import counted
 from statsnorm.zoo.results import (
     CONFIDENCE,
     Frames,
@@ -189,6 +190,6 @@ def _not_testable(host: Mapping[Any, Any], networks: int, plan: Plan, lacking: s
         short.append(f"{networks} random initialisations < {least['untrained']}")
     contents = int(host["contents_per_batch"])
     if contents < least["contents"]:
-        known = f"{contents} contents a batch < {least['contents']}"
+        known = f"{counted(contents, 'contents')} a batch < {least['contents']}"
         short.append(known if contents else "the batch size is not recorded")
     return "; ".join([*short, lacking] if lacking else short)

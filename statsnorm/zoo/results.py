@@ -12,6 +12,7 @@ import pandas as pd
 from statsnorm.decisions import Plan
 from statsnorm.removal.ratios import Interval, Ratio, ratio_from, ratio_of_ratios
 from statsnorm.removal.words import number
+from statsnorm.wording import counted
 from statsnorm.zoo.arms import OWN, Arm
 from statsnorm.zoo.summary import FROZEN, NO_NORM, OWN_FROZEN
 
@@ -63,10 +64,10 @@ def host_name(host: Mapping[Any, Any]) -> str:
 
 def n_words(host: Mapping[Any, Any], networks: int) -> str:
     """Return "24 images x 8 styles x 3 gain levels, 8 networks"."""
-    nets = f"{networks} networks" if networks > 1 else "1 network"
+    levels = counted(host["levels"], f"{host['contrast']} levels")
     return (
-        f"{host['images']} images x {host['styles']} styles x {host['levels']} "
-        f"{host['contrast']} levels, {nets}"
+        f"{counted(host['images'], 'images')} x {counted(host['styles'], 'styles')} x {levels}, "
+        f"{counted(networks, 'networks')}"
     )
 
 
