@@ -26,19 +26,17 @@ from statsnorm.engines.tasks import TapMap
 from statsnorm.errors import StatsnormError
 from statsnorm.probes import cluster_proportion
 from statsnorm.report.model import Figure, Report
-from statsnorm.stats.jackknife import jackknife_replicates
 from statsnorm.style_swaps import style_features, style_unit
 from statsnorm.swap_names import is_swap, parse_swap
 from statsnorm.swap_outputs import Outputs, measured_swaps
+from statsnorm.swap_tables import NETWORK, by_part, intervals, with_net
 from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
-NETWORK = ("source", "network", "norm", "cell", "seed", "iteration", "bn_mode", "batch_kind")
 INPUT = ("style", "strength", "restore", "contrast", "level")
 LEAST = 3  # contents, and styles
 WHOLE = ("gamma", "beta", "both")  # swapped in all normalisers
-CONFIDENCE = 0.95
 HOW = (
     "extract plain images with --network cin26 --index I,J,K,... --treatment "
     "none,swap:gamma:to=others,swap:beta:to=others,swap:both@each:to=others,"
@@ -149,16 +147,17 @@ def _normalisers(tables: SwapTables, network: str) -> dict[str, tuple[int, int]]
 
 def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001
     """Report the map of a conditional network; no verdict."""
-    shares, recognised = _intervals(tables["shares"], "share"), _recognised(tables["recognised"])
+    shares, recognised = intervals(tables["shares"], "share"), _recognised(tables["recognised"])
     named: dict[str, pd.DataFrame] = {
         "shares": shares,
         "recognised": recognised,
-        "matrix": _net(tables["matrix"]),
+        "matrix": with_net(tables["matrix"]),
     }
     if "shapley" in tables:
-        named["shapley"] = _intervals(tables["shapley"], "share")
+        named["shapley"] = intervals(tables["shapley"], "share")
+        named["stages"] = intervals(by_part(tables["shapley"]), "share")
     if "blends" in tables:
-        named["blends"] = _intervals(tables["blends"], "estimate").rename(columns={"kind": "to"})
+        named["blends"] = intervals(tables["blends"], "estimate").rename(columns={"kind": "to"})
     figures, sources = _figures(named)
     return Report(
         name="cin_map",
@@ -181,27 +180,9 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     )
 
 
-def _net(frame: pd.DataFrame) -> pd.DataFrame:
-    names = []
-    for row in frame.to_dict("records"):
-        parts = [row["source"], row["cell"], f"inputs {row['style']}" if row["style"] else ""]
-        names.append(", ".join(filter(None, parts)))
-    return frame.assign(net=names)
-
-
-def _intervals(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    rows: list[dict[Any, Any]] = []
-    for row in _net(frame).to_dict("records"):
-        values = np.asarray(row.pop("values"), float)
-        found = jackknife_replicates(values, int(row["contents"]), int(row["styles"]), CONFIDENCE)
-        ends = {"low": float(found.low), "high": float(found.high), "se": float(found.se)}
-        rows.append({**row, name: float(found.estimate), **ends, "dof": float(found.dof)})
-    return pd.DataFrame(rows)
-
-
 def _recognised(frame: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[Any, Any]] = []
-    for row in _net(frame).to_dict("records"):
+    for row in with_net(frame).to_dict("records"):
         values = np.asarray(row.pop("values"), float)
         cells = int(row["styles"]) * (int(row["styles"]) - 1)
         hits = np.repeat(values, cells)
@@ -294,8 +275,8 @@ def _headline(shares: pd.DataFrame) -> str:
     shares_of = [_percent(at[way.partition(" ")[0]]) for way in ways]
     more = "".join(f", {way} {share}" for way, share in zip(ways[1:], shares_of[1:], strict=True))
     return (
-        f"In {first['net'].iloc[0]} {ways[0]} brings the output {shares_of[0]} of the way to "
-        f"another style{more}."
+        f"In {first['net'].iloc[0]} ({_n_words(first)}) {ways[0]} brings the output "
+        f"{shares_of[0]} of the way to another style{more} (95 % intervals)."
     )
 
 
@@ -315,23 +296,25 @@ def _findings(named: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         alone = [row for what, row in at.items() if what not in WHOLE]
         if alone:
             top = max(alone, key=lambda row: row["share"])
+            rivals = sum(row["high"] >= top["low"] for row in alone) - 1
             yield (
-                f"{net}: of {len(alone)} normalisers swapped alone {top['swapped']} does most, "
-                f"{_percent(top)} of the way."
+                f"{net}: of {len(alone)} normalisers swapped alone {top['swapped']} has the "
+                f"largest estimate, {_percent(top)} of the way; the intervals of {rivals} others "
+                "reach into its own."
             )
         if "shapley" in named:
-            yield _joining(net, named["shapley"])
+            yield _joining(net, named["shapley"], named["stages"])
         if "blends" in named:
             yield _falling(net, named["blends"])
         if parameters:
             yield f"{net}: a style is {parameters} numbers (2 F: a gamma and a beta a channel)."
 
 
-def _joining(net: Any, shapley: pd.DataFrame) -> str:
+def _joining(net: Any, shapley: pd.DataFrame, stages: pd.DataFrame) -> str:
     mine = shapley[shapley["net"] == net].sort_values("share", ascending=False)
     largest = [f"{row['layer']} {_percent(row)}" for row in mine.head(3).to_dict("records")]
-    stages = mine.groupby(mine["layer"].str.split(".").str[0], sort=False)["share"].sum()
-    parts = [f"{name} {100 * value:.0f} %" for name, value in stages.items()]
+    own = stages[stages["net"] == net].sort_values("share", ascending=False)
+    parts = [f"{row['part']} {_percent(row)}" for row in own.to_dict("records")]
     return (
         f"{net}: Shapley values of the style distance by part of the network: {', '.join(parts)}; "
         f"the largest: {', '.join(largest)} (Monte-Carlo standard error at most "

@@ -11,33 +11,27 @@ Family F3.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
 
-from statsnorm.decisions import Candidate, Decision, Part, Plan, exploratory, judge_family
+from statsnorm.decisions import Decision, Plan, exploratory, judge_family
 from statsnorm.engines.tasks import TapMap
-from statsnorm.removal.evidence import interval_part
+from statsnorm.removal.effects import effect_row
+from statsnorm.removal.index_claims import candidates, cells_of
 from statsnorm.removal.indexed import (
-    CONFIDENCE,
     NAMES,
     clustered_proportion,
     crossed_indices,
     filled,
     nearest_index,
-    on_log_scale,
-    proportion_pvalue,
     replicates_of,
     share_interval,
     three_way_replicates,
 )
-from statsnorm.removal.ratios import interval, ratio
-from statsnorm.removal.rules import against, threshold
 from statsnorm.removal.words import number
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 from statsnorm.stats.scale_free import live_channels, scale_free
@@ -52,7 +46,6 @@ CLAIMS = {
     "H6b": "With the normalisation frozen but gamma and beta kept, the index still sets it.",
 }
 FEWEST = 3
-HELD = "frozen:"
 
 
 class IndexTables(TapMap, Protocol):
@@ -158,7 +151,7 @@ def _live(tables: IndexTables, where: Mapping[str, Any], treatments: Sequence[st
 def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:  # noqa: ARG001
     """Judge H6 per network; H6b with the same rules, without adjustment."""
     shares, found = _shares(tables["components"]), _retrieved(tables["retrieval"])
-    intact, frozen = _candidates(tables, plan)
+    intact, frozen = candidates(tables, plan)
     decisions = judge_family(plan, "F3", intact) if intact else []
     extra = [exploratory(plan, c) for c in frozen]
     pairs = [("H6", d) for d in decisions] + [("H6b", d) for d in extra]
@@ -218,102 +211,11 @@ def _shares(components: pd.DataFrame) -> pd.DataFrame:
 def _retrieved(retrieval: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in retrieval.to_dict("records"):
-        x = clustered_proportion(np.asarray(row["hits"], float), _cells(row))
+        x = clustered_proportion(np.asarray(row["hits"], float), cells_of(row))
         values = {"accuracy": x.estimate, "low": x.low, "high": x.high, "effective_n": x.dof}
         where = {name: row[name] for name in ("source", "treatment", "tap")}
         rows.append({**where, **values, "chance": 1 / row["n_indices"]})
     return pd.DataFrame(rows)
-
-
-def _cells(row: Mapping[Any, Any]) -> int:
-    return int(row["n_indices"]) * int(row["n_input_styles"])
-
-
-def _candidates(
-    tables: Mapping[str, pd.DataFrame], plan: Plan
-) -> tuple[list[Candidate], list[Candidate]]:
-    """Return the candidates with normalisers at work, and those with frozen ones."""
-    intact: list[Candidate] = []
-    frozen: list[Candidate] = []
-    components, retrieval = tables["components"], tables["retrieval"]
-    at = components["tap"] == plan.primary["and_tap"]
-    at &= components["moment"] == plan.primary["moment"]
-    for values, rows in components[at].groupby(["source", "treatment"], sort=True):
-        source, treatment = str(values[0]), str(values[1])
-        hits = retrieval[
-            (retrieval["tap"] == plan.primary["and_tap"])
-            & (retrieval["source"] == source)
-            & (retrieval["treatment"] == treatment)
-        ].iloc[0]
-        candidate = _candidate(f"{source}, {treatment}", rows, hits.to_dict(), plan)
-        (frozen if treatment.startswith(HELD) else intact).append(candidate)
-    return intact, frozen
-
-
-def _candidate(unit: str, rows: pd.DataFrame, hits: Mapping[Any, Any], plan: Plan) -> Candidate:
-    parts, groups = replicates_of(rows)
-    place = f"VGG of output {plan.primary['and_tap']}"
-    kept = ratio(parts["input_style"], parts["index"], groups, confidence=CONFIDENCE)
-    logs = kept.log()
-    rule = plan.rule("H6", "dominance")
-    dominance = Part(
-        rule=rule,
-        estimate=-logs.estimate,
-        low=-logs.high,
-        high=-logs.low,
-        se=logs.se,
-        dof=logs.dof,
-        pvalue=kept.pvalue(math.exp(-rule.null)),
-        p_min_effect=kept.pvalue(math.exp(-rule.min_effect)),
-        tap=place,
-        note=on_log_scale(parts, groups, rule.null),
-    )
-    found = clustered_proportion(np.asarray(hits["hits"], float), _cells(hits))
-    rule = plan.rule("H6", "retrieval")
-    retrieval = Part(
-        rule=rule,
-        estimate=found.estimate,
-        low=found.low,
-        high=found.high,
-        se=found.se,
-        pvalue=proportion_pvalue(found, rule.null),
-        p_min_effect=proportion_pvalue(found, rule.min_effect),
-        tap=place,
-    )
-    least, (i, s, u) = plan.minimum, groups
-    short = [
-        f"{n} {name} < {least[key]}"
-        for n, name, key in ((i, "images", "images"), (s, "indices", "indices"),
-                             (u, "input styles", "input_styles"))
-        if n < least[key]
-    ]  # fmt: skip
-    return Candidate(
-        hypothesis="H6",
-        unit=unit,
-        parts=(_share_part(plan, parts, groups, place), dominance, retrieval),
-        not_testable="; ".join(short),
-    )
-
-
-def _share_part(plan: Plan, parts: Mapping[str, Array], groups: Sequence[int], place: str) -> Part:
-    rule = plan.rule("H6", "share")
-    x = share_interval(parts, "index", groups)
-    total = np.sum(list(parts.values()), axis=0)
-    share = parts["index"] / total
-    if not ((share > 0) & (share < 1)).all():
-        return interval_part(rule, x, place)
-    logit = interval(special.logit(share), groups, confidence=CONFIDENCE)
-    return Part(
-        rule=rule,
-        estimate=x.estimate,
-        low=x.low,
-        high=x.high,
-        se=x.se,
-        dof=x.dof,
-        pvalue=logit.pvalue(float(special.logit(rule.null))),
-        p_min_effect=logit.pvalue(float(special.logit(rule.min_effect))),
-        tap=place,
-    )
 
 
 def _claim(name: str, d: Decision, tables: Mapping[str, pd.DataFrame]) -> Claim:
@@ -338,22 +240,9 @@ def _effects(
     name: str, d: Decision, tables: Mapping[str, pd.DataFrame]
 ) -> Iterator[dict[str, Any]]:
     for part in d.parts:
-        yield {
-            "hypothesis": name,
-            "family": d.family,
-            "statistic": part.rule.statistic,
-            "tap": f"{d.unit}: {part.tap}",
-            "estimate": part.estimate,
-            "low": part.low,
-            "high": part.high,
-            "se": part.se,
-            "dof": part.dof,
-            "n_units": _n_words(tables),
-            "pvalue": part.pvalue,
-            "p_adjusted": d.p_adjusted if d.family else math.nan,
-            "threshold": threshold(part, adjusted=bool(d.family)) + against(d),
-            "verdict": d.verdict,
-        }
+        yield effect_row(
+            d, part, tap=f"{d.unit}: {part.tap}", n_units=_n_words(tables), hypothesis=name
+        )
 
 
 def _bars(shares: pd.DataFrame, plan: Plan) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from statsnorm.curves.slopes import (
     candidates,
     conditions_of,
     figure_source,
+    needed,
     off_line_table,
     slopes_table,
     trend,
@@ -36,7 +37,8 @@ from statsnorm.curves.summary import curve_frames
 from statsnorm.decisions import Decision, Plan, exploratory
 from statsnorm.errors import StatsnormError
 from statsnorm.load import Tables
-from statsnorm.removal.words import exploratory_rows, number
+from statsnorm.removal.effects import exploratory_rows
+from statsnorm.removal.words import number
 from statsnorm.report.discover import find_analyses
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 from statsnorm.wording import counted
@@ -105,6 +107,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     decisions = [exploratory(plan, c) for c in candidates(points, plan, rng)]
     page = trend(points, rng)
     doses = doses.assign(series=[series_of(c) for c in doses["condition"]])[list(SHOWN)]
+    few = len(units) < plan.minimum["blocks"]
     named = {
         "slopes": slopes_table(points, rng),
         "trend": pd.DataFrame([page] if page else []),
@@ -113,12 +116,14 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         "points": points,
         "dose_points": figure_source(points, doses, made.NAMES, rng),
     }
+    if few:  # what is not testable has no p
+        named |= {name: _without_p(named[name]) for name in ("slopes", "trend", "off_line")}
     n = f"{len(units)} {unit}"
     return Report(
         name="dose_response",
         title="Dose-response: the gap against the style variance of the training set",
         question=(__doc__ or "").strip(),
-        findings=tuple(_findings(named, page, n)),
+        findings=(*_findings(named, page, n, few=few), *filter(None, [needed(points, plan)])),
         claims=tuple(_claim(d, n, study.config, network) for d in decisions),
         effects=pd.DataFrame(
             [row for d in decisions for row in exploratory_rows(d, n_units=n)],
@@ -167,7 +172,13 @@ def _claim(decision: Decision, n: str, config: Mapping[str, Any], network: str) 
     )
 
 
-def _findings(named: Mapping[str, pd.DataFrame], page: Mapping[str, Any], n: str) -> Iterator[str]:
+def _without_p(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=[c for c in ("p_t", "p_flip", "pvalue") if c in table])
+
+
+def _findings(
+    named: Mapping[str, pd.DataFrame], page: Mapping[str, Any], n: str, *, few: bool
+) -> Iterator[str]:
     for row in named["slopes"].to_dict("records"):
         doubled = [math.log(2) * row[k] for k in ("estimate", "low", "high")]
         yield (
@@ -177,11 +188,15 @@ def _findings(named: Mapping[str, pd.DataFrame], page: Mapping[str, Any], n: str
             f"{math.exp(row['range']):.2f}."
         )
     if page:
+        p = (
+            f"descriptive, too few blocks for a test ({page['n']})"
+            if few
+            else f"one-sided p = {page['pvalue']:.2g} ({page['method']}, "
+            f"{counted(page['n'], 'blocks')})"
+        )
         yield (
-            f"Page's trend test in the planned order {page['order']}: L = {page['statistic']:g}, "
-            f"one-sided p = {page['pvalue']:.2g} ({page['method']}, "
-            f"{counted(page['n'], 'blocks')}), mean rank "
-            f"correlation {page['estimate']:.2f}."
+            f"Page's trend in the planned order {page['order']}: L = {page['statistic']:g}, mean "
+            f"rank correlation {page['estimate']:.2f}; {p}."
         )
     for row in named["off_line"].to_dict("records"):
         yield (

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from statsnorm.decisions import Plan
 from statsnorm.engines.tasks import TapMap
 from statsnorm.removal import retrieval
+from statsnorm.removal.outside import UNRECORDED, outside_sentence, outside_statistics
 from statsnorm.removal.ratios import Ratio, ratio
+from statsnorm.removal.traces import trace_variance, without_zeros
 from statsnorm.removal.words import percent
 from statsnorm.report.model import Figure, Gate, Report
 from statsnorm.stats.effects import clopper_pearson
@@ -52,6 +54,9 @@ class ConditionTables(TapMap, Protocol):
     def content(self) -> pd.DataFrame:
         """Return the feature distances to the originals."""
 
+    def outside(self) -> pd.DataFrame:
+        """Return the shares of input values outside [0, 1]."""
+
 
 def summarise(tables: ConditionTables) -> dict[str, pd.DataFrame]:
     """Return traces of between-image variance, content distances, same-image retrieval."""
@@ -75,6 +80,10 @@ def summarise(tables: ConditionTables) -> dict[str, pd.DataFrame]:
     content = tables.content()
     if len(content):
         frames["content"] = _content(content)
+    cells = tables.outside()
+    if len(cells):
+        bare = (cells["style"] == "") & (cells["contrast"] == "")
+        frames["outside"] = outside_statistics(cells[bare])
     return frames
 
 
@@ -129,40 +138,13 @@ def _retrieved(tables: ConditionTables, network: str, tap: str) -> Iterator[dict
         for c, r in at.items()
     }
     for condition in sorted(set(rows) - {ORIGINAL}):
-        correct = retrieval.own_nearest(rows[condition], rows[ORIGINAL])
+        found = retrieval.share(retrieval.rivals(rows[condition], rows[ORIGINAL]))
         yield {
             "network": network,
             "tap": tap,
             "condition": condition,
-            **retrieval.share(correct, images, len(images)),
+            **found,
         }
-
-
-def without_zeros(var: Array) -> Array:
-    """Return variances (n, C) with zeros raised to their channel's least variance above 0.
-
-    A live channel may be constant in up to 1 % of images; its log sd has to be a number there.
-    """
-    least = np.where(var > 0, var, np.inf).min(axis=0)
-    return np.where(var > 0, var, np.where(np.isfinite(least), least, 0.0))
-
-
-def trace_variance(x: Array) -> Array:
-    """Return the mean over columns of the variance over rows (ddof 1), then without each row.
-
-    Parameters
-    ----------
-    x : ndarray, shape (n, C)
-
-    Returns
-    -------
-    ndarray, shape (1 + n,)
-    """
-    n = len(x)
-    squares = (x - x.mean(axis=0)) ** 2  # (n, C)
-    total = squares.sum(axis=0)
-    without = (total - squares * n / (n - 1)) / (n - 2)
-    return np.concatenate([[(total / (n - 1)).mean()], without.mean(axis=1)])
 
 
 def _content(content: pd.DataFrame) -> pd.DataFrame:
@@ -184,7 +166,9 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     content = _nearer(tables.get("content", pd.DataFrame()))
     gates = [*_gates(removed, traces, plan), *_content_gate(content, plan)]
     again = tables.get("retrieval", pd.DataFrame())
-    named = {"removed": removed, "content": content, "retrieval": again, "dots": _dots(removed)}
+    beyond = tables.get("outside", pd.DataFrame())
+    named = {"removed": removed, "content": content, "retrieval": again, "outside": beyond}
+    named["dots"] = _dots(removed)
     figures = (
         Figure(
             name="removed",
@@ -201,7 +185,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         name="manipulation",
         title="Manipulation checks",
         question=(__doc__ or "").strip(),
-        findings=(*_findings(removed, content), *_again(again)),
+        findings=(*_findings(removed, content), *_again(again), *outside_sentence(beyond)),
         tables={name: table for name, table in named.items() if len(table)},
         figures=figures if len(removed) else (),
         gates=tuple(gates),
@@ -211,8 +195,8 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             "within-image sd, v = log sd. Ratios of traces on the log scale, delete-one-image "
             "jackknife. M3: exact binomial interval.",
         ),
-        left_out=tuple(_missing(removed, content)),
-        appendix=("dots",),
+        left_out=(*_missing(removed, content), *([] if len(beyond) else [UNRECORDED])),
+        appendix=("dots", "outside"),
     )
 
 
@@ -373,7 +357,7 @@ def _findings(removed: pd.DataFrame, content: pd.DataFrame) -> Iterator[str]:
 
 def _again(table: pd.DataFrame) -> Iterator[str]:
     for row in table.to_dict("records"):
-        share = retrieval.words(*(row[k] for k in ("estimate", "low", "high", "chance")))
+        share = retrieval.words(row)
         yield (
             f"Same-image retrieval, {row['condition']}: {share} of {row['images']} images are "
             f"nearest to their own original among all by the moments of {row['tap']}."

@@ -26,9 +26,10 @@ from statsnorm.removal.domains import (
     removed_table,
     selectivity_table,
 )
+from statsnorm.removal.effects import exploratory_rows
 from statsnorm.removal.labels import CROSSED
 from statsnorm.removal.natural import LabelledTables, domain_statistics
-from statsnorm.removal.words import exploratory_rows, number, percent
+from statsnorm.removal.words import number, percent
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 from statsnorm.wording import counted
 
@@ -70,6 +71,7 @@ def run(tables: Frames, plan: Plan, rng: np.random.Generator) -> Report:  # noqa
     decided = [(net, d) for net in trained for d in domain_decisions(net, plan)]
     named |= _pictures(named)
     findings = tuple(_findings(trained, named, plan))
+    how = filter(None, [retrieval.interval_words(named["retrieval"])])
     return Report(
         name="natural_domains",
         title="Natural domains and classes",
@@ -88,7 +90,7 @@ def run(tables: Frames, plan: Plan, rng: np.random.Generator) -> Report:  # noqa
         tables={name: table for name, table in named.items() if len(table)},
         figures=tuple(_figures(named, trained[0])) if trained else (),
         scope={"natural domains": trained[0].counts} if trained else {},
-        methods=tuple(_methods(trained, plan)),
+        methods=(*_methods(trained, plan), *how),
         limitations=tuple(_limitations(trained, plan)),
         left_out=tuple(_left_out(trained)),
         appendix=("components", "reml", "cells", "by_depth", "composition"),
@@ -198,7 +200,7 @@ def _findings(trained: list[DomainNet], named: Frames, plan: Plan) -> Iterator[s
             )
         yield from _composition_words(net, named["components"])
     for row in named["retrieval"].to_dict("records"):
-        share = retrieval.words(*(row[k] for k in ("estimate", "low", "high", "chance")))
+        share = retrieval.words(row)
         yield (
             f"{row['net']}: {share} of the images at work are nearest to their own frozen version "
             f"among {row['images']} by the moments of {row['tap']}."

@@ -21,10 +21,11 @@ import pandas as pd
 
 from statsnorm.decisions import Plan
 from statsnorm.removal.crossed import MomentTables
-from statsnorm.removal.rules import against, threshold
+from statsnorm.removal.effects import effect_row
 from statsnorm.removal.words import number, percent
 from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Gate, Report
 from statsnorm.wording import counted
+from statsnorm.zoo.arms import Arm
 from statsnorm.zoo.claims import FAMILY, Judged, identity, judged
 from statsnorm.zoo.results import (
     Frames,
@@ -37,7 +38,7 @@ from statsnorm.zoo.results import (
     removed_table,
     zoo_table,
 )
-from statsnorm.zoo.summary import NO_NORM, OWN_FROZEN, sufficient_statistics
+from statsnorm.zoo.summary import FROZEN, NO_NORM, OWN_FROZEN, sufficient_statistics
 
 CLAIMS: Mapping[str, str] = {
     "H7a": "Batch normalisation leaves variance between samples, more of it on mixed batches.",
@@ -128,7 +129,7 @@ def _headline(zoo: pd.DataFrame, tables: Frames) -> str:
             if arms
         ]
         parts.append(f"{host_name(host)}: {'; '.join(said) or 'no normaliser is selective'}")
-    return "; ".join(parts) + " (Psi, 95 % intervals)."
+    return "; ".join(parts) + " (Psi, unadjusted 95 % intervals, descriptive)."
 
 
 def _findings(removed: pd.DataFrame, tables: Frames, plan: Plan) -> Iterator[str]:
@@ -201,24 +202,9 @@ def _claim(j: Judged) -> Claim:
 
 
 def _effects(j: Judged) -> Iterator[dict[str, Any]]:
-    d = j.decision
+    d, n = j.decision, n_words(j.host, j.networks)
     for part in d.parts:
-        yield {
-            "hypothesis": d.hypothesis,
-            "family": d.family,
-            "statistic": part.rule.statistic,
-            "tap": f"{d.unit}: {part.tap}",
-            "estimate": part.estimate,
-            "low": part.low,
-            "high": part.high,
-            "se": part.se,
-            "dof": part.dof,
-            "n_units": n_words(j.host, j.networks),
-            "pvalue": part.pvalue,
-            "p_adjusted": d.p_adjusted,
-            "threshold": threshold(part, adjusted=True) + against(d),
-            "verdict": d.verdict,
-        }
+        yield effect_row(d, part, tap=f"{d.unit}: {part.tap}", n_units=n)
 
 
 def _forest(verdicts: list[Judged]) -> pd.DataFrame:
@@ -334,11 +320,30 @@ def _limitations(tables: Frames, plan: Plan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _without(tables: Frames, host: int, condition: str) -> list[str]:
+    """Return the arms of a host that were run, but not under a condition."""
+    rows = tables["kept"][tables["kept"]["host"] == host]
+    arms = {
+        name: {Arm(str(n), str(b)) for n, b in zip(own["norm"], own["batch_kind"], strict=True)}
+        for name, own in rows.groupby("condition")
+    }
+    lacking = arms.get("original", set()) - arms.get(condition, set())
+    able = (arm for arm in lacking if arm.norm not in ("none", FROZEN))
+    return [arm.label for arm in sorted(able, key=lambda arm: arm.rank)]
+
+
 def _left_out(tables: Frames, verdicts: list[Judged], plan: Plan) -> Iterator[str]:
     known = set(tables["kept"]["condition"])
     for condition in plan.primary["perp"]:
         if condition not in known:
             yield f"R_S_perp under {condition}: not extracted (--condition original,{condition})"
+            continue
+        for host in _hosts(tables):
+            if arms := _without(tables, int(host["host"]), condition):
+                yield (
+                    f"R_S_perp under {condition} of {', '.join(arms)} ({host_name(host)}): these "
+                    "were not run on matched inputs"
+                )
     if not verdicts:
         yield "H7a, H7b: no network was run with BN in training mode on the planned inputs"
     for j in verdicts:

@@ -32,20 +32,18 @@ from statsnorm.removal.stages import (
     Stages,
     by_iteration,
     by_last_iteration,
-    complete_cells,
     group_of,
     is_fixed,
     stages_of,
+    trend_table,
     untrained_of,
     value_of,
 )
 from statsnorm.removal.units import Unit, over_networks, units_of
 from statsnorm.report.model import Figure, Report
-from statsnorm.stats.trend import page_trend
 from statsnorm.wording import counted
 
 PANELS = ("Psi", "R_S", "R_I", "V_S", "V_I", "R_K")
-LEAST_LEVELS = 3  # Page's trend needs three iterations
 MOST_PROFILES = 4  # figures by depth; the tables hold every group
 
 
@@ -67,7 +65,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         "steps": steps,
         "over_training": _means(over),
         "learned": learned,
-        "trend": _trends(over, plan, rng),
+        "trend": trend_table(over, plan, rng),
         "traces": _traces(over, plan),
         "profile": profile,
     }
@@ -85,7 +83,10 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         methods=(
             "Components by expected mean squares with contrast fixed, log sd, means over channels; "
             "frozen: every normaliser up to the tap replaced by the affine map that it is on "
-            "average. Means over networks are of logs of V and of what is kept, of Psi itself; "
+            "average. Shares of the frozen variance: means over taps and networks of V(at work) / "
+            "V(frozen), delete-one jackknife on the log scale over networks (of two and more) and, "
+            "at inputs of normalisers and residual sums of trained networks, over images and "
+            "styles. Means over networks are of logs of V and of what is kept, of Psi itself; "
             "intervals over networks add those of images and styles where their replicates are "
             "kept (last iterations). Differences between iterations are paired by cell.",
             "Batch normalisers run on running statistics (at iteration 0 still mean 0 and variance "
@@ -117,41 +118,9 @@ def _learned(
         named = {str(i): own for i, own in steps.items()}
         table = difference_table(named, plan, rng=rng, by="cell", reference="0")
         table = table.rename(columns={"first": "iteration", "second": "against"})
+        table.loc[table["status"] != "", ["pvalue", "p_sign_flip"]] = math.nan
         frames.append(table.assign(group=group))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def _trends(
-    over: Mapping[str, Mapping[int, Sequence[Unit]]], plan: Plan, rng: np.random.Generator
-) -> pd.DataFrame:
-    """Return Page's trend of -Psi over iterations: does selectivity grow step by step?"""
-    rows = []
-    for group, steps in over.items():
-        cells = complete_cells(steps)
-        if len(steps) < LEAST_LEVELS or len(cells) < 2 or is_fixed(next(iter(steps.values()))):
-            continue
-        for place in dict.fromkeys(p for unit in steps[max(steps)] for p, _ in unit.measured):
-            y = np.array([[value_of(u, place, "Psi") for u in own] for own in cells])
-            if not np.isfinite(y).all():
-                continue
-            trend, few = page_trend(-y, rng=rng), len(cells) < plan.minimum["blocks"]
-            rows.append(
-                {
-                    "group": group,
-                    "place": place,
-                    "statistic": trend.statistic,
-                    "rank_correlation": trend.estimate,
-                    "pvalue": trend.pvalue,
-                    "cells": trend.n_blocks,
-                    "iterations": trend.n_levels,
-                    "status": (
-                        f"not testable: {counted(len(cells), 'cells')} < {plan.minimum['blocks']}"
-                    )
-                    if few
-                    else "",
-                }
-            )
-    return pd.DataFrame(rows)
 
 
 def _traces(over: Mapping[str, Mapping[int, Sequence[Unit]]], plan: Plan) -> pd.DataFrame:
@@ -281,27 +250,35 @@ def _headline(named: Mapping[str, pd.DataFrame]) -> str:
     """Say, for every group, what is back in front of the next normaliser and what was learned."""
     steps, texts = named["steps"], []
     there = steps[(steps["factor"] == "S") & (steps["step"] == STEPS["next_pre_norm"])]
-    back = {(r["group"], r["stage"]): float(r["kept"]) for r in there.to_dict("records")}
+    back = {(r["group"], r["stage"]): _share(r) for r in there.to_dict("records")}
     for row in named["selectivity"].drop_duplicates("group").to_dict("records"):
         group = str(row["group"])
-        fresh = back.get((group.split(", trained on ")[0], UNTRAINED), math.nan)
+        fresh = back.get((group.split(", trained on ")[0], UNTRAINED), "")
         if (group, TRAINED) not in back:
             continue
         text = (
-            f"{group} ({row['n']} trained): {100 * back[group, TRAINED]:.0f} % of the style "
-            "variance of the frozen network is back in front of the next normaliser"
+            f"{group} ({row['n']} trained): in front of the next normaliser {back[group, TRAINED]} "
+            "of the style variance of the frozen network"
         )
-        text += f" (untrained {100 * fresh:.0f} %)" if math.isfinite(fresh) else ""
+        text += f", untrained {fresh}" if fresh else ""
         if row["n_untrained"] > 1:
             paired = _last_learned(named["learned"], group, str(row["place"]))
-            change = (
-                _range(paired, "estimate", "low", "high")
+            text += (
+                f"; training changed Psi at {row['place']} by "
+                f"{_range(paired, 'estimate', 'low', 'high')}"
                 if paired
-                else _range(row, "learned", "learned_low", "learned_high")
+                else f"; Psi at {row['place']} less that of random weights "
+                f"{_range(row, 'learned', 'learned_low', 'learned_high')}"
             )
-            text += f"; training changed Psi at {row['place']} by {change}"
         texts.append(text + ".")
     return " ".join(texts)
+
+
+def _share(row: Mapping[Any, Any]) -> str:
+    """Return "22 % (15 to 33)"."""
+    if math.isnan(float(row["low"])):
+        return f"{100 * row['kept']:.0f} % (no interval)"
+    return f"{100 * row['kept']:.0f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
 
 
 def _last_learned(learned: pd.DataFrame, group: str, place: str) -> Mapping[Any, Any]:
@@ -315,12 +292,13 @@ def _last_learned(learned: pd.DataFrame, group: str, place: str) -> Mapping[Any,
 
 def _findings(named: Mapping[str, pd.DataFrame], plan: Plan, fixed: set[str]) -> Iterator[str]:
     for row in named["selectivity"].to_dict("records"):
-        text = f"{row['group']} at {row['place']}: Psi = {_range(row, 'Psi', 'low', 'high')}"
+        text = f"{row['group']} at {row['place']}: Psi = {_range(row, 'Psi', 'low', 'high')}, "
+        text += _reading(float(row["low"]), float(row["high"]))
         if row["n_untrained"] > 1:
             text += (
                 f"; {counted(row['n_untrained'], 'untrained networks')} "
-                f"{row['untrained']:.2f}; what learning "
-                f"added, {_range(row, 'learned', 'learned_low', 'learned_high')} "
+                f"{row['untrained']:.2f}; difference "
+                f"{_range(row, 'learned', 'learned_low', 'learned_high')} "
                 f"({_direction(row['learned_low'], row['learned_high'])})"
             )
         few = 1 < row["n"] < plan.minimum["blocks"]
@@ -333,7 +311,10 @@ def _findings(named: Mapping[str, pd.DataFrame], plan: Plan, fixed: set[str]) ->
     steps = named["steps"]
     for (group, stage), rows in steps[steps["factor"] == "S"].groupby(["group", "stage"]):
         if group not in fixed:
-            parts = [f"{r['kept']:.2g} {r['step']}" for r in rows.to_dict("records")]
+            parts = [
+                f"{_range(r, 'kept', 'low', 'high', digits='.2g')} {r['step']}"
+                for r in rows.to_dict("records")
+            ]
             yield f"{group}, {stage}: style variance relative to frozen, {'; '.join(parts)}."
     learned = named["learned"]
     if len(learned):
@@ -351,19 +332,26 @@ def _findings(named: Mapping[str, pd.DataFrame], plan: Plan, fixed: set[str]) ->
             )
 
 
-def _range(row: Mapping[Any, Any], *names: str) -> str:
+def _range(row: Mapping[Any, Any], *names: str, digits: str = ".2f") -> str:
     estimate, low, high = (float(row[name]) for name in names)
     if math.isnan(low):
-        return f"{estimate:.2f} (no interval)"
-    return f"{estimate:.2f} ({low:.2f} to {high:.2f})"
+        return f"{estimate:{digits}} (no interval)"
+    return f"{estimate:{digits}} ({low:{digits}} to {high:{digits}})"
+
+
+def _reading(low: float, high: float) -> str:
+    """Say which factor goes more thoroughly, as far as the interval of Psi shows it."""
+    if high < 0:
+        return "style goes more thoroughly than content"
+    return "content goes more thoroughly than style" if low > 0 else "neither, as far as shown"
 
 
 def _direction(low: float, high: float) -> str:
     if math.isnan(low):
         return "no interval"
     if high < 0:
-        return "more selective"
-    return "less selective" if low > 0 else "either way"
+        return "lower: further towards style"
+    return "higher: further towards content" if low > 0 else "either way"
 
 
 def _scope(units: Sequence[Unit]) -> dict[str, str]:

@@ -24,18 +24,20 @@ import pandas as pd
 from statsnorm.decisions import SUPPORTED, Decision, Plan
 from statsnorm.removal import tables as made
 from statsnorm.removal import words
-from statsnorm.removal.claims import FAMILY, Judged, input_balance, judged, judging_taps
+from statsnorm.removal.claims import FAMILY, Judged, input_balance, judged
 from statsnorm.removal.crossed import MomentTables
 from statsnorm.removal.diagnostics import agreement_table, qq_table, reml_sentence, reml_table
+from statsnorm.removal.gates import balance_gates
 from statsnorm.removal.neighbours import neighbours
 from statsnorm.removal.norms import network_sentences, networks_figure, norms_side_by_side
+from statsnorm.removal.outside import UNRECORDED, outside_sentence, outside_statistics
 from statsnorm.removal.populations import with_populations
 from statsnorm.removal.projection import MOST_IMAGES
-from statsnorm.removal.retrieval import retrieval_table, sentences
+from statsnorm.removal.retrieval import interval_words, retrieval_table, sentences
 from statsnorm.removal.specifications import flips, specification_curve
 from statsnorm.removal.study import studies
 from statsnorm.removal.summary import EVIDENCE, sufficient_statistics
-from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Gate, Report
+from statsnorm.report.model import EFFECT_COLUMNS, Claim, Figure, Report
 
 TITLE = "Variance that normalisation removes"
 CLAIMS: Mapping[str, str] = {
@@ -52,17 +54,23 @@ DEVIATIONS = (
     "reason was simulation: with few styles the first rule often gave intervals without an end. "
     "Only intervals where both variances lie below 3 standard errors change.",
 )
+LIMITATIONS = (
+    "H5b and H5c are not compared with untrained networks: random weights may pass them too, so "
+    "they speak of the normaliser in this architecture, not of what was learned.",
+)
 EXTRAS = {"tsne": neighbours}  # on request, outside verification
 APPENDIX = (
     *("components", "diagnostics", "specifications", "agreement", "reml"),
     *("level_scores", "level_qq", "qq", "specification_curve", "specification_points"),
-    *("drift", "notes", "single_layer", "projection", "networks"),
+    *("outside", "drift", "notes", "single_layer", "projection", "networks"),
 )
 
 
 def summarise(tables: MomentTables) -> dict[str, pd.DataFrame]:
     """Reduce all crossed designs of the tables; empty if there is none."""
-    return sufficient_statistics(tables)
+    found, cells = sufficient_statistics(tables), tables.outside()
+    styled = outside_statistics(cells[cells["style"] != ""]) if len(cells) else cells
+    return {**found, "outside": styled} if found and len(styled) else found
 
 
 def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator) -> Report:
@@ -73,7 +81,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     parts = [_network(j, tables, plan, rng) for j in verdicts]
     merged = {name: _stack(parts, name) for name in dict.fromkeys(n for p in parts for n in p)}
     merged["input_balance"] = balance
-    merged |= {name: tables[name] for name in ("drift", "notes") if name in tables}
+    merged |= {name: tables[name] for name in ("drift", "notes", "outside") if name in tables}
     merged |= _pictures(merged, tables, verdicts)
     merged |= norms_side_by_side(tables, plan, rng)
     effects = pd.DataFrame(
@@ -82,6 +90,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     )
     claims = tuple(_claim(j, d, merged) for j in verdicts for d in j.decisions)
     merged["forest"] = words.forest_rows(verdicts)
+    how = filter(None, [interval_words(merged.get("retrieval", pd.DataFrame()))])
     return Report(
         name="removed_variance",
         title=TITLE,
@@ -91,17 +100,18 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             *words.findings(verdicts, merged),
             *(t for j in verdicts for t in _reml(j, merged)),
             *(t for j in verdicts for t in sentences(j.study.label, merged["retrieval"])),
+            *outside_sentence(tables.get("outside", pd.DataFrame())),
             *network_sentences(merged),
         ),
         claims=claims,
         effects=effects,
         tables={name: table for name, table in merged.items() if len(table)},
         figures=_figures(merged, verdicts),
-        gates=_gates(balance, verdicts, plan),
+        gates=balance_gates(balance, verdicts, plan),
         scope=words.scope(verdicts) if verdicts else {},
-        methods=words.methods(verdicts, tables, plan),
+        methods=(*words.methods(verdicts, tables, plan), *how),
         deviations=DEVIATIONS,
-        limitations=words.limitations(verdicts, plan, tables),
+        limitations=(*words.limitations(verdicts, plan, tables), *LIMITATIONS[: len(verdicts)]),
         left_out=(*_left_out(verdicts, tables), *unjudged),
         picture="removed_by_depth" if verdicts else "",
         appendix=APPENDIX,
@@ -363,31 +373,9 @@ def _drawn(j: Judged) -> str:
     return f"{MOST_IMAGES} of {images} images drawn" if images > MOST_IMAGES else "all images drawn"
 
 
-def _gates(balance: pd.DataFrame, verdicts: list[Judged], plan: Plan) -> tuple[Gate, ...]:
-    """Return the balance of the factors at the inputs, judged on VGG of the inputs."""
-    rule = plan.gates["input_balance"]
-    gates = []
-    for j in verdicts:
-        mine = judging_taps(j.study, balance, plan)
-        if len(mine):
-            ratios = mine["ratio"].to_numpy(float)
-            worst = float(ratios[np.argmax(np.abs(np.log(np.maximum(ratios, 1e-12))))])
-            gates.append(
-                Gate(
-                    name=f"input balance, {j.study.label}",
-                    rule=f"{rule.statistic} of log sd (v; m is shown beside it) in [{rule.low:g}, "
-                    f"{rule.high:g}] at every VGG tap of the inputs ({', '.join(mine['tap'])}); "
-                    f"{words.counts(j)}",
-                    value=worst,
-                    passed=bool(mine["within"].all()),
-                    hypotheses=rule.hypotheses,
-                )
-            )
-    return tuple(gates)
-
-
 def _left_out(verdicts: list[Judged], tables: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
     left = [] if verdicts else ["no network has both an intact and a frozen:prefix arm"]
+    left += [] if "outside" in tables else [UNRECORDED]
     for j in verdicts:
         left += [
             f"{d.hypothesis} ({j.study.label}): {d.reason}"

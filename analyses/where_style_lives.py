@@ -215,6 +215,9 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             "A linear probe finds what is linear in m, v or rho; correlations have many more "
             "columns than moments have, so few contents hold their probe back more, and all three "
             "together may be read worse than the best of them.",
+            "Instance normalisation leaves correlations as they are: that they say behind it what "
+            "they said in front is an identity, not a finding. Sets near the entropy of the style "
+            "are redundant: shares do not add up, and say nothing of what a network uses.",
             "With few contents and styles the Gram distance is dominated by channels of large "
             "scale: its shares are not scale-free.",
         ),

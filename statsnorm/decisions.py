@@ -28,6 +28,8 @@ NOT_TESTABLE = "not testable"
 NOT_INTERPRETABLE = "not interpretable"
 SCALE_DEPENDENT = "scale-dependent"
 FACTOR_DEPENDENT = "factor-dependent"
+NOT_REQUIRED = "not required"
+"""What stands in the place of a verdict at a part that the claim does not need."""
 VERDICTS: tuple[str, ...] = (
     SUPPORTED,
     CONTRADICTED,
@@ -192,6 +194,10 @@ class Decision:
         if not self.family:
             return f"unadjusted p = {self.pvalue:.2g}"
         return f"Holm-adjusted p = {self.p_adjusted:.2g}"
+
+    def verdict_of(self, part: Part) -> str:
+        """Return the verdict that a part bears, or that the claim does not rest on it."""
+        return self.verdict if part.rule.required else NOT_REQUIRED
 
 
 def load_plan(path: str | Path | None = None) -> Plan:

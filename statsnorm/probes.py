@@ -271,13 +271,38 @@ def cluster_proportion(
     estimate, dof = float(y.mean()), len(levels) - 1
     sums = np.bincount(codes, y - estimate)  # (groups,)
     se = float(np.sqrt((dof + 1) / dof * (sums**2).sum()) / len(y))
+    low, high = proportion_interval(
+        estimate, se, clusters=len(levels), rows=len(y), confidence=confidence
+    )
+    return ClusterMean(estimate, low, high, se, float(dof))
+
+
+def proportion_interval(
+    estimate: float, se: float, *, clusters: int, rows: int, confidence: float
+) -> tuple[float, float]:
+    """Return Clopper-Pearson bounds at the effective sample size p (1 - p) / se^2.
+
+    Parameters
+    ----------
+    estimate, se : float
+        A share of rows, and its standard error over clusters.
+    clusters, rows : int
+        Independent units, at least two; the effective size is never more than `rows`, is made
+        smaller by the ratio of t quantiles for the degrees of freedom of `se`, and is `clusters`
+        where `se` is 0 because all agree.
+    confidence : float
+
+    References
+    ----------
+    .. [1] E. L. Korn and B. I. Graubard, Surv. Methodol. 24 (1998), 193-201.
+    """
     spread = estimate * (1 - estimate)
-    effective = min(spread / se**2, len(y)) if se > 0 and spread > 0 else float(dof + 1)
+    effective = min(spread / se**2, rows) if se > 0 and spread > 0 else float(clusters)
     if se > 0:  # the variance is itself estimated from few groups
         tail = (1 - confidence) / 2
-        effective *= float((stats.t.isf(tail, max(len(y) - 1, 1)) / stats.t.isf(tail, dof)) ** 2)
-    low, high = beta_bounds(estimate * effective, effective, confidence)
-    return ClusterMean(estimate, low, high, se, float(dof))
+        ratio = stats.t.isf(tail, max(rows - 1, 1)) / stats.t.isf(tail, clusters - 1)
+        effective *= float(ratio**2)
+    return beta_bounds(estimate * effective, effective, confidence)
 
 
 def beta_bounds(successes: float, n: float, confidence: float) -> tuple[float, float]:

@@ -222,7 +222,10 @@ def test_a_report_from_tables(rng):
     assert set(report.tables["matrix"]["swapped"]) == {"gamma", "beta", "both", *LAYERS}
     text = " ".join(report.findings)
     assert "gamma alone brings the output 67 %" in text
-    assert "expand 60 %, res 30 %, contract 10 %" in text
+    assert "expand 60 % (60 to 60), res 30 % (30 to 30), contract 10 % (10 to 10)" in text
+    stages = report.tables["stages"].set_index("part")
+    assert_allclose(stages["share"].sum(), 1)
+    assert set(stages["layers"]) <= {1, 2, 3}
     assert "falls at every step in 100 %" in text
     assert "a style is 14 numbers" in text
     seen = report.tables["recognised"].set_index(["swapped", "as"]).loc[("gamma", "target")]

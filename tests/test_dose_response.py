@@ -134,6 +134,10 @@ def test_no_slope_is_not_supported_and_a_contrast_slope_contradicts():
 def test_what_is_too_little_to_test():
     few = report(Planted(gaps=gaps(), blocks=3))
     assert set(verdicts(few).values()) == {"not testable"}
+    wanted = "To be testable D1 needs 8 blocks with every style dose ("
+    assert sum(text.startswith(wanted) for text in few.findings) == 1
+    assert not {"p_t", "p_flip", "pvalue"} & {c for t in few.tables.values() for c in t.columns}
+    assert not any("one-sided p" in text for text in few.findings)
     assert all("3 blocks" in text for text in few.left_out)
     assert np.isfinite(few.tables["slopes"]["estimate"]).all()
     kept = ("original", "style", "placebo", "styles-4")

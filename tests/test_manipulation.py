@@ -97,7 +97,7 @@ def test_what_is_missing_is_said():
     tables.content_rows = tables.content_rows.iloc[:0]
     found = report(tables)
     assert set(gates(found)) == {"M1"}
-    assert [text[:3] for text in found.left_out] == ["M2:", "M3:"]
+    assert [text[:3] for text in found.left_out] == ["M2:", "M3:", "the"]  # no range recorded
 
 
 def test_image_absent_from_one_condition_leaves_all():

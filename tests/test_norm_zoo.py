@@ -140,6 +140,9 @@ def test_planted_h7_is_supported(planted):
     effects = planted.effects
     assert {"omega_BN", "R_S(style-homogeneous)", "R_I(mixed)"} <= set(effects["statistic"])
     beside = effects[effects["statistic"] == "R_I(mixed)"].iloc[0]
+    assert beside["verdict"] == "not required"
+    assert np.isnan(beside["p_adjusted"])
+    assert beside["threshold"].startswith("p < alpha")
     assert beside["threshold"].endswith(f"; not required, own p = {beside['pvalue']:.2g}")
     assert "(not required)" in next(c.sentence for c in planted.claims if c.hypothesis == "H7b")
     p = effects.drop_duplicates("hypothesis").set_index("hypothesis")["p_adjusted"]

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 from synthetic_networks import planted_networks
 from synthetic_tables import SyntheticTables, planted_study
 
 from analyses import reemergence
 from statsnorm import figures
 from statsnorm.decisions import load_plan
-from statsnorm.removal.depth import STEPS
+from statsnorm.removal.depth import STEPS, kept_interval
 from statsnorm.report.encode import parquet_bytes, read_parquet
+from statsnorm.stats.jackknife import jackknife_replicates
 
 PLAN = load_plan()
 PLACE = f"mean over {PLAN.primary['mean_over']}"
@@ -95,6 +97,8 @@ def test_few_networks_are_not_testable():
     _, report = report_of(tables)
     assert set(report.tables["learned"]["status"]) == {"not testable: 3 pairs < 8"}
     assert set(report.tables["trend"]["status"]) == {"not testable: 3 cells < 8"}
+    assert report.tables["trend"]["pvalue"].isna().all()
+    assert report.tables["learned"][["pvalue", "p_sign_flip"]].isna().all(axis=None)
     assert all(
         "not testable: 3" in text for text in report.findings if "Psi" in text and "in" in text
     )
@@ -109,8 +113,48 @@ def test_a_shipped_network_stands_against_its_untrained_ones(shipped):
     assert row["learned_low"] < math.log(0.2 / 0.7) - math.log(0.5 / 0.6) < row["learned_high"]
     assert "learned" not in report.tables
     assert report.picture == "by_depth_0"
-    assert report.headline.startswith("cin26, index 0 (1 trained): 20 % of the style variance")
-    assert "(untrained 50 %); training changed Psi" in report.headline
+    assert report.headline.startswith("cin26, index 0 (1 trained): in front of the next normaliser")
+    assert "training changed" not in report.headline  # one shipped network: nobody trained it here
+    assert "Psi at mean over next_pre_norm less that of random weights -1." in report.headline
+
+
+def test_the_share_in_the_headline_has_the_jackknife_of_images_and_styles(shipped):
+    frames, report = shipped
+    row = row_of(report.tables["steps"], stage="trained", factor="S",
+                 step="in front of the next normaliser")  # fmt: skip
+    kept = frames["replicates"]
+    kept = kept[(kept["component"] == "style") & (kept["moment"] == "v")]
+    designs = frames["designs"].set_index("design")["source"]
+    kept = kept[kept["design"].map(designs) == "input"]
+    points = frames["components"].drop_duplicates(["design", "tap"])
+    kinds = points.set_index(["design", "tap"])["tap_kind"]
+    ratios = []
+    for at, own in kept.groupby(["design", "tap"]):
+        if kinds[at] == "next_pre_norm":
+            v = own.set_index("treatment")["values"]
+            ratios.append(np.asarray(v["none"]) / np.asarray(v["frozen:prefix"]))
+    images, styles = (int(frames["designs"][n].iloc[0]) for n in ("images", "styles"))
+    log = np.log(np.mean(ratios, axis=0))
+    found = jackknife_replicates(log, images, styles)
+    assert_allclose([row["kept"], row["low"], row["high"]],
+                    np.exp([found.estimate, found.low, found.high]), rtol=1e-9)  # fmt: skip
+    share = f"{100 * row['kept']:.0f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
+    assert f"normaliser {share} of the style variance" in report.headline
+
+
+def test_kept_interval_over_networks_is_students_t_of_jackknifed_logs():
+    one = kept_interval([np.array([0.2])], (24, 8))
+    assert one.estimate == 0.2
+    assert math.isnan(one.low)
+    rng = np.random.default_rng(0)
+    kept = rng.uniform(0.1, 0.4, 8)
+    found = kept_interval([np.array([k]) for k in kept], (24, 8))
+    without = np.log([np.delete(kept, i).mean() for i in range(8)])
+    se = np.sqrt(7 / 8 * ((without - without.mean()) ** 2).sum())
+    ends = np.log(kept.mean()) + stats.t.ppf([0.025, 0.975], 7) * se
+    assert_allclose([found.estimate, found.low, found.high], [kept.mean(), *np.exp(ends)])
+    kept[0] = -0.01  # a negative estimate is kept, and there is no log
+    assert kept_interval([np.array([k]) for k in kept], (24, 8)).low < 0.3
 
 
 def test_depth_profile_recovers_planted_variance(shipped):

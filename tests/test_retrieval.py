@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 
 from statsnorm.errors import StatsnormError
 from statsnorm.removal import retrieval
@@ -47,16 +48,58 @@ def test_scale_and_shift_of_a_column_do_not_matter(rng):
     assert (retrieval.own_nearest(np.column_stack([query, query[:, 0]]), flat) == expected).all()
 
 
-def test_one_query_an_image_is_exact_and_several_are_a_cluster(rng):
-    exact = retrieval.share([True] * 9 + [False], list(range(10)), 10)
-    oracle = clopper_pearson(9, 10)
-    assert_allclose((exact["low"], exact["high"]), (oracle.low, oracle.high))
-    assert (exact["method"], exact["chance"]) == ("exact", 0.1)
-    whole = np.repeat(rng.random(20) < 0.6, 8)  # all queries of an image agree
-    cluster = retrieval.share(whole, np.repeat(np.arange(20), 8).tolist(), 20)
-    alone = retrieval.share(whole, list(range(160)), 20)
-    assert cluster["method"] == "by image"
-    assert cluster["high"] - cluster["low"] > 2 * (alone["high"] - alone["low"])
+def test_interval_against_taking_every_image_away_by_hand(rng):
+    galleries = [rng.normal(size=(12, 3)) for _ in range(3)]
+    queries = [g + 0.6 * rng.normal(size=g.shape) for g in galleries]
+    distances = [
+        np.array([[np.linalg.norm((a - b) / g.std(axis=0)) for b in g] for a in q])
+        for q, g in zip(queries, galleries, strict=True)
+    ]
+
+    def hits(keep):
+        return np.mean([d[np.ix_(keep, keep)].argmin(axis=1) == np.arange(len(keep))
+                        for d in distances])  # fmt: skip
+
+    everyone = np.arange(12)
+    without = np.array([hits(np.delete(everyone, i)) for i in everyone])
+    pairs = zip(queries, galleries, strict=True)
+    found = retrieval.share([retrieval.rivals(q, g) for q, g in pairs])
+    p = hits(everyone)
+    se = np.sqrt(11 / 12 * ((without - without.mean()) ** 2).sum())
+    shrink = (stats.t.ppf(0.975, 35) / stats.t.ppf(0.975, 11)) ** 2
+    effective = min(p * (1 - p) / se**2, 36) * shrink
+    low = stats.beta.ppf(0.025, p * effective, (1 - p) * effective + 1)
+    high = stats.beta.ppf(0.975, p * effective + 1, (1 - p) * effective)
+    assert_allclose(found["estimate"], p)
+    assert_allclose([found["both_low"], found["both_high"]], [low, high])
+    assert found["method"] == "by image"
+    assert (found["images"], found["queries"], found["chance"]) == (12, 36, 1 / 12)
+
+
+def test_all_or_none_found_is_exact_at_the_number_of_images(rng):
+    x = rng.normal(size=(20, 4))
+    every = retrieval.share([retrieval.rivals(x, x)] * 5)
+    oracle = clopper_pearson(20, 20)
+    assert_allclose((every["estimate"], every["both_low"], every["both_high"]), (1, oracle.low, 1))
+    assert_allclose((every["low"], every["high"]), (oracle.low, 1))
+
+
+def test_interval_covers_over_draws_of_all_images():
+    """Queries share a gallery: images, not queries, are drawn again."""
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(600):
+        image = rng.normal(size=(24, 3))
+        query = image + 0.45 * rng.normal(size=(24, 3))
+        found.append(retrieval.share(retrieval.rivals(query, image)))
+    truth = np.mean([f["estimate"] for f in found])
+    covered = {
+        name: np.mean([f[f"{name}low"] <= truth <= f[f"{name}high"] for f in found])
+        for name in ("", "both_")
+    }
+    assert 0.2 < truth < 0.8
+    assert 0.94 < covered[""] < 0.99  # exact intervals are a little wide
+    assert covered["both_"] > 0.98
 
 
 def test_styles_hide_images_where_they_move_them_apart(rng):

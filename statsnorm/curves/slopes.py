@@ -21,6 +21,7 @@ from statsnorm.wording import counted
 
 Array = NDArray[np.float64]
 
+LEAST_CONTRASTS = 3  # doses: two show no curve
 LEAST_RANGE = math.log(1.25)  # of the dose: below it a slope is a ratio to nearly nothing
 
 
@@ -100,6 +101,28 @@ def off_line_table(points: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def needed(points: pd.DataFrame, plan: Plan) -> str:
+    """Return what D1 and D2 need to be testable, and what is there; "" where nothing lacks."""
+    least = plan.minimum["blocks"]
+    blocks = {s: len(lines(points, conditions_of(points, s))) for s in (STYLES, CONTRAST)}
+    doses = {s: len(conditions_of(points, s)) for s in (STYLES, CONTRAST)}
+    most = {STYLES: plan.minimum["doses"], CONTRAST: LEAST_CONTRASTS}
+    lacks = {"block": least - min(blocks.values())} | {s: most[s] - doses[s] for s in most}
+    more = [f"{n} {what}{'s' if n > 1 else ''} more" for what, n in lacks.items() if n > 0]
+    if not more:
+        return ""
+    wants = {
+        s: f"{least} blocks with every {s} ({blocks[s]} are there) and {most[s]} {s}s ({doses[s]})"
+        for s in most
+    }
+    fewest = min(blocks.values())
+    p = f" With {fewest} blocks no two-sided sign-flip p lies below {2 / 2**fewest:.2g}."
+    return (
+        f"To be testable D1 needs {wants[STYLES]}; D2 needs also {wants[CONTRAST]}: "
+        f"{', '.join(more)}." + (p if 0 < fewest < least else "")
+    )
+
+
 def trend(points: pd.DataFrame, rng: np.random.Generator) -> dict[str, Any]:
     """Return Page's test of the planned order of style doses; empty for fewer than 3 doses."""
     order = planned_order(list(dict.fromkeys(points["condition"])))
@@ -146,7 +169,7 @@ def _short(points: pd.DataFrame, line: pd.DataFrame, series: str, plan: Plan) ->
     """Return what a series lacks for a verdict, or ""."""
     conditions = conditions_of(points, series)
     spread = points[points["condition"].isin(conditions)]["dose"]
-    least = plan.minimum["doses"] if series == STYLES else 3
+    least = plan.minimum["doses"] if series == STYLES else LEAST_CONTRASTS
     texts = []
     if len(line) < plan.minimum["blocks"]:
         texts.append(

@@ -16,7 +16,7 @@ from statsnorm.curves.passage import WINDOW
 from statsnorm.curves.study import FAMILY, LETTERS, Study, deciding
 from statsnorm.curves.tables import NAMES
 from statsnorm.decisions import Decision, Plan
-from statsnorm.removal.rules import threshold
+from statsnorm.removal.effects import blank_row, effect_row
 from statsnorm.removal.words import number, percent
 from statsnorm.report.model import EFFECT_COLUMNS, Claim
 from statsnorm.stats.power import minimum_effect
@@ -146,31 +146,8 @@ def effect_rows(j: Judged) -> pd.DataFrame:
     """Return the `effects` table: one row per part, or one for a claim without parts."""
     rows = []
     for d in j.decisions:
-        shared = {
-            "hypothesis": d.hypothesis,
-            "family": d.family,
-            "tap": "held-out style loss",
-            "n_units": units_of(d, j),
-            "p_adjusted": d.p_adjusted,
-            "verdict": d.verdict,
-        }
-        for p in d.parts:
-            rows.append(
-                {
-                    **shared,
-                    "statistic": p.rule.statistic,
-                    "estimate": p.estimate,
-                    "low": p.low,
-                    "high": p.high,
-                    "se": p.se,
-                    "dof": p.dof,
-                    "pvalue": p.pvalue,
-                    "threshold": threshold(p),
-                }
-            )
-        if not d.parts:
-            blank = dict.fromkeys(("estimate", "low", "high", "se", "dof", "pvalue"), math.nan)
-            rows.append({**shared, **blank, "statistic": "", "threshold": ""})
+        where = {"tap": "held-out style loss", "n_units": units_of(d, j)}
+        rows += [effect_row(d, p, **where) for p in d.parts] or [blank_row(d, **where)]
     return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statsnorm.decisions import Plan
-from statsnorm.removal.study import FACTORS, Frames
+from statsnorm.removal.ratios import Interval, interval
+from statsnorm.removal.study import CONFIDENCE, FACTORS, Frames
 from statsnorm.removal.units import UNIT_KEYS, Over, Unit, over_networks
 
 Array = NDArray[np.float64]
@@ -59,35 +60,76 @@ def step_table(
     """Return what is kept of each factor by the kind of tap behind a normaliser.
 
     V(at work) / V(frozen), averaged over the taps of a kind within each network, then over
-    networks: how much of the variance that a normaliser removed is back at each step.
+    networks: how much of the variance that a normaliser removed is back at each step. Intervals:
+    :func:`kept_interval`.
     """
-    points, _ = _own_taps(frames, plan)
+    points, replicates = _own_taps(frames, plan)
     before, rows = plan.primary["before"], []
     for (group, stage), units in groups.items():
         kinds: dict[tuple[str, str], list[Array]] = {}
         counts: dict[str, int] = {}
         for unit in units:
-            for kind, ratios in _ratios(unit, frames, points, before).items():
+            for kind, ratios in _ratios(unit, frames, points, replicates, before).items():
                 counts[kind] = max(counts.get(kind, 0), len(ratios))
                 for letter in FACTORS:
-                    mean = np.mean([r[letter] for r in ratios])
-                    kinds.setdefault((kind, letter), []).append(np.array([mean]))
+                    vectors = [r[letter] for r in ratios]
+                    short = len(vectors[0]) if len(set(map(len, vectors))) == 1 else 1
+                    mean = np.mean([v[:short] for v in vectors], axis=0)
+                    kinds.setdefault((kind, letter), []).append(mean)
         for (kind, letter), vectors in sorted(kinds.items(), key=lambda item: _rank(item[0])):
-            found = over_networks(vectors, units[0].groups)
+            found = kept_interval(vectors, units[0].groups)
             rows.append(
                 {
                     "group": group,
                     "stage": stage,
                     "step": STEPS[kind],
                     "factor": letter,
-                    "kept": found.all.estimate,
-                    "low": found.all.low,
-                    "high": found.all.high,
-                    "n": found.n,
+                    "kept": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                    "n": len(vectors),
                     "taps": counts[kind],
                 }
             )
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
+
+
+def kept_interval(vectors: Sequence[Array], groups: tuple[int, int]) -> Interval:
+    """Return the mean over networks of what is kept, with a delete-one jackknife t interval.
+
+    Parameters
+    ----------
+    vectors : sequence of ndarray, each (1,) or (1 + I + S,)
+        One a network: V(at work) / V(frozen), then without each image and without each style
+        where such replicates were kept.
+    groups : (I, S)
+
+    Returns
+    -------
+    Interval
+        Over networks (of two and more) and, where every network has its replicates, over images
+        and styles as well; Satterthwaite degrees of freedom. On the log scale, back-transformed,
+        where all replicates are positive. nan for one network without replicates.
+    """
+    n, whole = len(vectors), all(len(v) == 1 + sum(groups) for v in vectors)
+    first = np.array([v[0] for v in vectors], np.float64)
+    units: list[int] = []
+    parts = [first.mean(keepdims=True)]
+    if n > 1:
+        parts.append((first.sum() - first) / (n - 1))
+        units.append(n)
+    if whole:
+        parts.append(np.mean([v[1:] for v in vectors], axis=0))
+        units += groups
+    values = np.concatenate(parts)
+    if not units:
+        return Interval(estimate=float(first[0]), low=math.nan, high=math.nan, se=math.nan,
+                        dof=math.nan)  # fmt: skip
+    if not (values > 0).all():
+        return interval(values, tuple(units), confidence=CONFIDENCE)
+    log = interval(np.log(values), tuple(units), confidence=CONFIDENCE)
+    low, estimate, high = map(math.exp, (log.low, log.estimate, log.high))
+    return Interval(estimate=estimate, low=low, high=high, se=log.se * estimate, dof=log.dof)
 
 
 def _rank(at: tuple[str, str]) -> tuple[int, int]:
@@ -95,19 +137,36 @@ def _rank(at: tuple[str, str]) -> tuple[int, int]:
 
 
 def _ratios(
-    unit: Unit, frames: Frames, points: Mapping[At, Mapping[Any, Any]], before: str
-) -> dict[str, list[dict[str, float]]]:
-    found: dict[str, list[dict[str, float]]] = {}
+    unit: Unit,
+    frames: Frames,
+    points: Mapping[At, Mapping[Any, Any]],
+    replicates: Mapping[tuple[Any, ...], Array],
+    before: str,
+) -> dict[str, list[dict[str, Array]]]:
+    """Return V(at work) / V(frozen) of every tap by kind and factor, with replicates if kept."""
+    found: dict[str, list[dict[str, Array]]] = {}
     for at, row in _of_unit(unit, frames, points):
         frozen = points.get((*at, before))
         if row["tap_kind"] in STEPS and frozen is not None:
             ratio = {
-                letter: float(row[c]) / float(frozen[c]) if frozen[c] > 0 else math.nan
+                letter: _ratio(
+                    (float(row[c]), replicates.get((*at, "none", c))),
+                    (float(frozen[c]), replicates.get((*at, before, c))),
+                )
                 for letter, c in FACTORS.items()
             }
-            if all(map(math.isfinite, ratio.values())):
+            if all(np.isfinite(x[0]) for x in ratio.values()):
                 found.setdefault(str(row["tap_kind"]), []).append(ratio)
     return found
+
+
+def _ratio(above: tuple[float, Array | None], below: tuple[float, Array | None]) -> Array:
+    """Return the ratio of two variances with its replicates, or alone where one lacks them."""
+    if not below[0] > 0:
+        return np.array([math.nan])
+    if above[1] is None or below[1] is None or not (below[1] > 0).all():
+        return np.array([above[0] / below[0]])
+    return np.asarray(above[1] / below[1])
 
 
 def _profile_rows(

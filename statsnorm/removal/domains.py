@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from statsnorm.decisions import Candidate, Decision, Part, Plan, exploratory
-from statsnorm.removal.evidence import Spread, log_part, remainder_words, removed_part, spread
+from statsnorm.removal.evidence import Spread, remainder_words, spread
 from statsnorm.removal.labels import CROSSED
 from statsnorm.removal.natural import COMPONENTS, CONFIDENCE, places
+from statsnorm.removal.parts import log_part, removed_part
 from statsnorm.removal.ratios import Ratio, interval, ratio, ratio_of_ratios
 from statsnorm.wording import counted
 

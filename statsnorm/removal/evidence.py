@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from statsnorm.decisions import Candidate, Part, Plan, Rule
-from statsnorm.removal.ratios import Interval, Ratio, interval, t_pvalue, t_quantile
+from statsnorm.decisions import Candidate, Part, Plan
+from statsnorm.removal.parts import interval_part, log_part, removed_part
+from statsnorm.removal.ratios import Interval, Ratio, interval, t_quantile
 from statsnorm.removal.study import (
     CONFIDENCE,
     Study,
@@ -96,53 +97,6 @@ def against_untrained(
     half = t_quantile(CONFIDENCE, dof) * math.sqrt(variance)
     se = math.sqrt(variance)
     return Interval(estimate=estimate, low=estimate - half, high=estimate + half, se=se, dof=dof)
-
-
-def removed_part(rule: Rule, kept: Ratio, tap: str) -> Part:
-    """Return the evidence on a rule about R = 1 - kept."""
-    r = kept.removed()
-    return Part(
-        rule=rule,
-        estimate=r.estimate,
-        low=r.low,
-        high=r.high,
-        se=r.se,
-        dof=r.dof,
-        pvalue=kept.pvalue(1 - rule.null),
-        p_min_effect=kept.pvalue(1 - rule.min_effect),
-        tap=tap,
-    )
-
-
-def log_part(rule: Rule, kept: Ratio, tap: str) -> Part:
-    """Return the evidence on a rule about a log ratio, such as Psi."""
-    x = kept.log()
-    return Part(
-        rule=rule,
-        estimate=x.estimate,
-        low=x.low,
-        high=x.high,
-        se=x.se,
-        dof=x.dof,
-        pvalue=kept.pvalue(math.exp(rule.null)),
-        p_min_effect=kept.pvalue(math.exp(rule.min_effect)),
-        tap=tap,
-    )
-
-
-def interval_part(rule: Rule, x: Interval, tap: str) -> Part:
-    """Return the evidence on a rule about a statistic on its own scale."""
-    return Part(
-        rule=rule,
-        estimate=x.estimate,
-        low=x.low,
-        high=x.high,
-        se=x.se,
-        dof=x.dof,
-        pvalue=t_pvalue(x.estimate - rule.null, x.se, x.dof),
-        p_min_effect=t_pvalue(x.estimate - rule.min_effect, x.se, x.dof),
-        tap=tap,
-    )
 
 
 def kept_by_norm(

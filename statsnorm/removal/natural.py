@@ -273,9 +273,7 @@ def _retrieved(
     read: Mapping[str, tuple[Array, Array]], live: NDArray[np.bool_]
 ) -> dict[str, float | int | str]:
     after, before = (retrieval.moment_rows(m[:, live], v[:, live]) for m, v in read.values())
-    return retrieval.share(
-        retrieval.own_nearest(after, before), list(range(len(after))), len(after)
-    )
+    return retrieval.share(retrieval.rivals(after, before))
 
 
 def _reml(

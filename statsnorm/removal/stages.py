@@ -5,9 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import pandas as pd
+
+from statsnorm.decisions import Plan
 from statsnorm.removal.units import FIXED_NORMS, Unit
+from statsnorm.stats.trend import page_trend
+from statsnorm.wording import counted
 
 TRAINED, UNTRAINED = "trained", "untrained"
+LEAST_LEVELS = 3  # Page's trend needs three iterations
 
 Stages = dict[tuple[str, str], list[Unit]]
 """(group, trained or untrained) -> its networks."""
@@ -89,3 +96,38 @@ def value_of(unit: Unit, place: str, name: str) -> float:
     """Return one quantity of a network at a place; nan if it was not measured."""
     vector = unit.measured.get((place, name))
     return math.nan if vector is None else float(vector[0])
+
+
+def trend_table(
+    over: Mapping[str, Mapping[int, Sequence[Unit]]], plan: Plan, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Return Page's trend of -Psi over iterations: selectivity that grows step by step.
+
+    One row a group and place with three iterations and two complete cells; fewer than the planned
+    blocks have a statistic and no p.
+    """
+    rows = []
+    for group, steps in over.items():
+        cells = complete_cells(steps)
+        if len(steps) < LEAST_LEVELS or len(cells) < 2 or is_fixed(next(iter(steps.values()))):
+            continue
+        for place in dict.fromkeys(p for unit in steps[max(steps)] for p, _ in unit.measured):
+            y = np.array([[value_of(u, place, "Psi") for u in own] for own in cells])
+            if not np.isfinite(y).all():
+                continue
+            trend, few = page_trend(-y, rng=rng), len(cells) < plan.minimum["blocks"]
+            pvalue = math.nan if few else trend.pvalue
+            short = f"{counted(len(cells), 'cells')} < {plan.minimum['blocks']}"
+            rows.append(
+                {
+                    "group": group,
+                    "place": place,
+                    "statistic": trend.statistic,
+                    "rank_correlation": trend.estimate,
+                    "pvalue": pvalue,
+                    "cells": trend.n_blocks,
+                    "iterations": trend.n_levels,
+                    "status": f"not testable: {short}" if few else "",
+                }
+            )
+    return pd.DataFrame(rows)

@@ -12,8 +12,8 @@ import pandas as pd
 from statsnorm.decisions import Decision, Part, Plan
 from statsnorm.removal.claims import UNCHECKED, VGG_TAPS, Judged
 from statsnorm.removal.crossed import INPUT_KEYS
+from statsnorm.removal.effects import blank_row, effect_row
 from statsnorm.removal.evidence import kept_by_norm, mean_interval, spread, untrained_removed
-from statsnorm.removal.rules import against, threshold
 from statsnorm.removal.study import Frames, primary_places
 from statsnorm.wording import counted
 
@@ -132,36 +132,15 @@ def claim_scope(j: Judged) -> str:
 
 def effect_rows(j: Judged, decision: Decision) -> Iterator[dict[str, Any]]:
     """Yield one `effects` row per part; a claim without parts keeps one row."""
-    shared = {
-        "hypothesis": decision.hypothesis,
-        "family": decision.family,
-        "p_adjusted": decision.p_adjusted,
-        "verdict": decision.verdict,
-    }
     for part in decision.parts:
-        yield {
-            **shared,
-            "n_units": f"{_units(j)}, {counted(j.study.levels, 'levels')}{_networks(part, j)}",
-            "statistic": part.rule.statistic,
-            "tap": f"{j.study.label}: {part.tap}",
-            "estimate": part.estimate,
-            "low": part.low,
-            "high": part.high,
-            "se": part.se,
-            "dof": part.dof,
-            "pvalue": part.pvalue,
-            "threshold": threshold(part) + against(decision),
-        }
+        yield effect_row(
+            decision,
+            part,
+            tap=f"{j.study.label}: {part.tap}",
+            n_units=f"{_units(j)}, {counted(j.study.levels, 'levels')}{_networks(part, j)}",
+        )
     if not decision.parts:
-        blank = dict.fromkeys(("estimate", "low", "high", "se", "dof", "pvalue"), math.nan)
-        yield {
-            **shared,
-            **blank,
-            "n_units": _units(j),
-            "statistic": "",
-            "tap": j.study.label,
-            "threshold": "",
-        }
+        yield blank_row(decision, tap=j.study.label, n_units=_units(j))
 
 
 def _units(j: Judged) -> str:
@@ -169,24 +148,6 @@ def _units(j: Judged) -> str:
     members = len(j.study.members)
     networks = f"{counted(members, 'trained networks')}, " if members else ""
     return f"{networks}{counted(images, 'images')}, {counted(styles, 'styles')}"
-
-
-def exploratory_rows(
-    decision: Decision, *, n_units: str, label: str = ""
-) -> Iterator[dict[str, Any]]:
-    """Yield one `effects` row per part of a claim of no family."""
-    for part in decision.parts:
-        yield {
-            "hypothesis": decision.hypothesis,
-            "family": "",
-            "statistic": part.rule.statistic,
-            "tap": ": ".join(filter(None, [label, part.tap])),
-            **{k: getattr(part, k) for k in ("estimate", "low", "high", "se", "dof", "pvalue")},
-            "n_units": n_units,
-            "p_adjusted": decision.p_adjusted,
-            "threshold": threshold(part, adjusted=False),
-            "verdict": decision.verdict,
-        }
 
 
 def _networks(part: Part, j: Judged) -> str:

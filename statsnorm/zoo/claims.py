@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from statsnorm.decisions import Candidate, Decision, Part, Plan, Rule, judge_family
-from statsnorm.removal.evidence import interval_part, removed_part
+from statsnorm.decisions import Candidate, Decision, Part, Plan, judge_family
+from statsnorm.removal.parts import interval_part, removed_part, share_part
 from statsnorm.removal.ratios import Ratio, interval
 from statsnorm.wording import counted
 from statsnorm.zoo.results import (
@@ -132,25 +131,6 @@ def _share_parts(
 
 def _taps(shares: Mapping[str, Mapping[Any, Any]]) -> int:
     return int(next(iter(shares.values()))["taps"])
-
-
-def share_part(rule: Rule, values: Array, groups: Sequence[int], place: str) -> Part:
-    """Return the evidence on a share, on the logit scale where every replicate lies in (0, 1)."""
-    if not ((values > 0) & (values < 1)).all():
-        return interval_part(rule, interval(values, groups, confidence=CONFIDENCE), place)
-    logit = interval(special.logit(values), groups, confidence=CONFIDENCE)
-    estimate, low, high = (float(special.expit(x)) for x in (logit.estimate, logit.low, logit.high))
-    return Part(
-        rule=rule,
-        estimate=estimate,
-        low=low,
-        high=high,
-        se=logit.se * estimate * (1 - estimate),
-        dof=logit.dof,
-        pvalue=logit.pvalue(float(special.logit(rule.null))),
-        p_min_effect=logit.pvalue(float(special.logit(rule.min_effect))),
-        tap=place,
-    )
 
 
 def _removed_parts(host: int, ratios: Mapping[Key, Ratio], plan: Plan) -> list[Part]:
