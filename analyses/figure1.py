@@ -83,7 +83,9 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         scope=words.scope(study),
         methods=words.methods(study, j, plan),
         limitations=tuple(
-            words.limitations(study, j, pilot, int(images.max()) if len(images) else -1)
+            words.limitations(
+                study, j, found["statistics"], pilot, int(images.max()) if len(images) else -1
+            )
         ),
         left_out=tuple(words.left_out(study, j, plan)),
         picture="curves",

@@ -78,7 +78,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     found, unjudged = with_populations(studies(tables, plan), tables)
     verdicts = judged(found, tables, plan)
     balance = input_balance(tables, plan)
-    parts = [_network(j, tables, plan, rng) for j in verdicts]
+    parts = [_network(j, tables, plan) for j in verdicts]
     merged = {name: _stack(parts, name) for name in dict.fromkeys(n for p in parts for n in p)}
     merged["input_balance"] = balance
     merged |= {name: tables[name] for name in ("drift", "notes", "outside") if name in tables}
@@ -118,13 +118,11 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     )
 
 
-def _network(
-    j: Judged, tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
-) -> dict[str, pd.DataFrame]:
+def _network(j: Judged, tables: Mapping[str, pd.DataFrame], plan: Plan) -> dict[str, pd.DataFrame]:
     """Return the tables of one network, each with its name in the first column."""
     study = j.study
     named = {
-        "removed": made.removed_table(study, plan, rng),
+        "removed": made.removed_table(study, plan),
         "single_layer": made.single_layer_table(study, plan),
         "derived": made.derived_table(study, plan),
         "components": made.components_table(study),
@@ -293,7 +291,7 @@ def _figures(merged: Mapping[str, pd.DataFrame], verdicts: list[Judged]) -> tupl
             "heatmap",
             {},
             f"Removed fractions by tap (F4); {n}. Hatched: the interval that holds over all taps "
-            "together (max |t|, 95 %; for S-perp the single interval) meets zero. Grey: fixed by "
+            "together (Bonferroni, 95 %; for S-perp the single one) meets zero. Grey: fixed by "
             "construction, no evidence.",
             "Heatmap of taps by style, perpendicular style, contrast and content.",
         ),

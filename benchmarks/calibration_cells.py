@@ -33,7 +33,7 @@ class Cell:
     """One simulation: all quantities that one set of draws gives."""
 
     title: str  # what is simulated, with its sizes
-    check: str  # coverage, size, bias, recovery, exact, power
+    check: str  # coverage, size, bias, recovery, exact, power; limit: shown without a bar
     run: Callable[..., Values]
     law: str = ""  # gaussian, t5, real; "" where the law is part of the simulation
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -226,6 +226,13 @@ def common_cells() -> list[Cell]:
             title="shares of 10 blocks", check="coverage", run=blocks.binomial_intervals, bar=EXACT
         ),
         Cell(title="times and doses", check="size", run=blocks.run_tests, bar=below),
+        *(
+            Cell(
+                title=f"skewed differences, {n} blocks", check="limit", run=blocks.skewed_tests,
+                options={"blocks": n},
+            )
+            for n in (8, 10, 17)
+        ),
         Cell(title="F1 without any gap, 10 blocks", check="size", run=blocks.family, bar=below),
         Cell(title="power planned as .8", check="power", run=blocks.power, bar=(0.78, 0.82)),
         Cell(

@@ -78,11 +78,12 @@ def group_intervals(rng: np.random.Generator, replicates: int, *, source: str) -
 
     def once(rng: np.random.Generator) -> dict[str, float]:
         y = units(rng, source, len(GROUP_SIZES))[groups] + 1.5 * units(rng, source, len(groups))
-        icc = stats.one_way(y, groups)
+        icc, robust = (stats.one_way(y, groups, interval=how) for how in ("exact", "jackknife"))
         hits = rng.binomial(1, np.repeat(rng.beta(3, 2, CLUSTERS), CELLS))
         share = hits.reshape(CLUSTERS, CELLS).mean(axis=1)
         return {
             "ICC, unbalanced": inside(Ends(icc.low[0], icc.high[0]), 1 / 3.25),
+            "ICC, unbalanced, jackknife": inside(Ends(robust.low[0], robust.high[0]), 1 / 3.25),
             "accuracy, clustered": inside(cluster_proportion(hits, cluster), 0.6),
             "retrieval, clustered": inside(clustered_proportion(share, CELLS), 0.6),
         }
@@ -144,6 +145,25 @@ def block_tests(rng: np.random.Generator, replicates: int, *, blocks: int, sourc
             "intersection-union of 3, one null": rejects(
                 stats.intersection_union([float(p[0]), 1e-4, 1e-4])
             ),
+        }
+
+    return repeated(once, rng, replicates)
+
+
+def skewed_tests(rng: np.random.Generator, replicates: int, *, blocks: int) -> Values:
+    """Return whether tests on blocks reject where differences are exponential less their mean.
+
+    The mean is where the null says; the symmetry that sign flips and t tests rest on is not there.
+    """
+
+    def once(rng: np.random.Generator) -> dict[str, float]:
+        d = rng.exponential(size=blocks) - 1
+        beyond, within = (stats.tost_paired(x + 3, low=-3, high=3).pvalue for x in (d, -d))
+        return {
+            "sign flips": rejects(stats.sign_flip_test(d, rng=rng, flips=FLIPS).pvalue),
+            "paired t": rejects(stats.paired_t(d).pvalue),
+            "equivalence at the margin, long tail beyond it": rejects(beyond),
+            "equivalence at the margin, long tail within it": rejects(within),
         }
 
     return repeated(once, rng, replicates)

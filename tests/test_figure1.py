@@ -1,5 +1,6 @@
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -253,6 +254,38 @@ def test_one_target_style_confines_the_conclusion():
     assert verdicts(found)["H1"] == "supported"
     assert "only for this one target style" in found.claims[0].scope
     assert any("8 blocks on 1 target style" in x for x in found.limitations)
+
+
+def test_skewed_differences_are_told_with_the_size_that_was_measured():
+    from statsnorm.curves.tables import medcouple
+    from statsnorm.curves.words import SKEWED, skewed
+
+    found = report(Planted())
+    table = found.tables["statistics"]
+    primary = table[(table["scale"] == "log") & (table["window"] == "whole")]
+    told = [x for x in found.limitations if x.startswith("Skewed over blocks")]
+    names = primary.loc[primary["medcouple"].abs() > SKEWED, "statistic"]
+    assert len(told) == bool(len(names))
+    assert all(f"{name} (" in told[0] for name in names)
+    for value, said in ((0.5, True), (-0.5, True), (0.3, False), (np.nan, False)):
+        (*text,) = skewed(primary.head(1).assign(medcouple=value))
+        assert bool(text) is said
+    assert "G_a (0.50). Sign flips" in next(skewed(primary.head(1).assign(medcouple=0.5)))
+    assert not list(skewed(table[table["scale"] == "raw"].assign(medcouple=0.9)))
+    many = np.random.default_rng(1).exponential(size=(20, 2001))
+    assert abs(np.mean([medcouple(x) for x in many]) - SKEWED) < 0.01
+
+
+def test_the_sizes_told_are_those_of_the_calibration():
+    from statsnorm.curves.words import SKEWED_SIZES
+    from statsnorm.report.encode import read_parquet
+
+    path = Path(__file__).resolve().parents[1] / "reports/calibration/inputs/rows.parquet"
+    rows = read_parquet(path.read_bytes(), "rows").query("check == 'limit'")
+    for quantity, ends in zip(("sign flips", "long tail beyond it"), SKEWED_SIZES, strict=True):
+        sizes = 100 * rows.loc[rows["quantity"].str.endswith(quantity), "value"]
+        assert len(sizes) == 3
+        assert_allclose((sizes.min(), sizes.max()), ends, atol=0.051)  # told to one decimal
 
 
 def null_study(rng, n=10):

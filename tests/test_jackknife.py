@@ -8,6 +8,7 @@ from statsnorm.stats.fieller import explained_fraction, fieller_interval
 from statsnorm.stats.jackknife import (
     jackknife_replicates,
     simultaneous_intervals,
+    tail_dof,
     two_way_jackknife,
 )
 
@@ -67,40 +68,69 @@ def test_bad_input_is_refused():
         two_way_jackknife([1.0, 2.0], [1, 2], [1, 2])
     with pytest.raises(StatsnormError, match=r"1 \+ 6 \+ 4 = 11 rows"):
         jackknife_replicates(np.zeros(10), 6, 4)
-    with pytest.raises(StatsnormError, match="rng must be"):
-        simultaneous_intervals(np.zeros((11, 2)), 6, 4, rng=7)
+    with pytest.raises(StatsnormError, match=r"shape \(1 \+ I \+ S, T\), got \(11,\)"):
+        simultaneous_intervals(np.zeros(11), 6, 4)
 
 
-def test_simultaneous_critical_value_against_theory():
+def test_simultaneous_intervals_are_single_ones_at_bonferronis_level():
     rng = np.random.default_rng(5)
-    rows = rng.normal(size=(1 + 400 + 400, 1))
-    one = simultaneous_intervals(rows, 400, 400, rng=rng, draws=200_000)
-    assert_allclose(one.critical, stats.t.ppf(0.975, one.dof), rtol=0.01)
-    small = rng.normal(size=(1 + 6 + 4, 1))
-    few = simultaneous_intervals(small, 6, 4, rng=rng, draws=200_000)
-    assert_allclose(few.critical, stats.t.ppf(0.975, jackknife_replicates(small, 6, 4).dof[0]),
-                    rtol=0.01)  # fmt: skip
-    copies = simultaneous_intervals(np.repeat(rows, 5, 1), 400, 400, rng=rng, draws=200_000)
-    assert_allclose(copies.critical, one.critical, rtol=0.01)  # perfectly dependent: no price
-    apart = rng.normal(size=(1 + 400 + 400, 5))
-    many = simultaneous_intervals(apart, 400, 400, rng=rng, draws=200_000)
-    sidak = stats.norm.ppf(1 - (1 - 0.95 ** (1 / 5)) / 2)
-    assert_allclose(many.critical, sidak, rtol=0.02)  # nearly independent, nearly normal
+    rows = rng.normal(size=(1 + 6 + 4, 3)) * [1, 2, 9]
+    found = simultaneous_intervals(rows, 6, 4, confidence=0.9)
+    one = jackknife_replicates(rows, 6, 4)
+    quantile = stats.t.ppf(1 - 0.1 / 3 / 2, one.dof)
+    assert_allclose(found.high - found.estimate, quantile * one.se)
+    assert_allclose(found.estimate - found.low, quantile * one.se)
+    assert found.count == 3
+    alone = simultaneous_intervals(rows[:, :1], 6, 4)
+    assert_allclose(alone.low, one.low[:1])
 
 
 def test_simultaneous_intervals_leave_out_nan_and_keep_fixed_columns():
-    rng = np.random.default_rng(6)
-    rows = rng.normal(size=(1 + 6 + 4, 3))
+    rows = np.random.default_rng(6).normal(size=(1 + 6 + 4, 3))
     rows[2, 0], rows[:, 1] = np.nan, 5.0
-    found = simultaneous_intervals(rows, 6, 4, rng=rng)
+    found = simultaneous_intervals(rows, 6, 4)
     assert np.isnan(found.low[0])
     assert found.low[1] == found.high[1] == 5
-    assert np.isfinite(found.low[2])
-    again = [
-        simultaneous_intervals(rows[:, 2:], 6, 4, rng=np.random.default_rng(7)).critical
-        for _ in range(2)
-    ]
-    assert again[0] == again[1]
+    assert found.count == 1
+    assert_allclose(found.high[2], jackknife_replicates(rows, 6, 4).high[2])  # one that counts
+
+
+def test_tail_dof_against_the_variance_of_sample_variances():
+    # a chi-squared of these dof over its dof varies as s^2 / sigma^2 does, var = 2 / n + g / n
+    rng = np.random.default_rng(9)
+    x = rng.standard_t(9, size=(400, 30_000))  # excess kurtosis 6 / 5
+    spread = x.var(axis=0, ddof=1) / (9 / 7)
+    assert_allclose(np.mean(1 / tail_dof(x)) * 2, spread.var(), rtol=0.05)
+    normal = rng.normal(size=(400, 2000))
+    assert_allclose(tail_dof(normal).mean(), 399, rtol=0.1)
+
+
+def test_tail_dof_is_at_most_n_less_one_and_falls_with_one_far_value():
+    flat = np.array([-1.0, 1.0] * 4)
+    assert tail_dof(flat) == 7
+    assert tail_dof(np.full(8, 2.0)) == 7
+    assert tail_dof(np.arange(3.0)) == 2
+    far = np.array([0.0, 0.1, -0.1, 0.0, 0.1, -0.1, 0.0, 50.0])
+    assert tail_dof(far) < 2
+    assert_allclose(tail_dof(np.stack([flat, far], axis=1)), [7, tail_dof(far)])
+    # G2 of R: e1071::kurtosis(x, type = 2); here scipy's
+    x = np.random.default_rng(2).standard_t(3, 12)
+    excess = stats.kurtosis(x, bias=False)
+    assert excess > 0
+    assert_allclose(tail_dof(x), 2 / (2 / 11 + excess / 12))
+
+
+def test_heavy_tails_keep_the_standard_error_and_lower_the_dof():
+    rng = np.random.default_rng(3)
+    rows = rng.standard_t(3, size=(1 + 12 + 8, 2))
+    plain, heavy = (jackknife_replicates(rows, 12, 8, tails=t) for t in ("normal", "heavy"))
+    assert_allclose(plain.se, heavy.se)
+    v = [(len(x) - 1) * x.var(axis=0) for x in (rows[1:13], rows[13:])]
+    each = [tail_dof(x) for x in (rows[1:13], rows[13:])]
+    assert_allclose(heavy.dof, (v[0] + v[1]) ** 2 / (v[0] ** 2 / each[0] + v[1] ** 2 / each[1]))
+    assert (heavy.dof < plain.dof).all()
+    with pytest.raises(StatsnormError, match="normal, heavy; got 'fat'"):
+        jackknife_replicates(rows, 12, 8, tails="fat")
 
 
 def test_fieller_against_a_grid():

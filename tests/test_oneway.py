@@ -57,6 +57,39 @@ def test_balanced_interval_is_the_closed_f_interval():
     assert_allclose((r.low[0], r.high[0]), [v / (1 + v) for v in ratio], rtol=1e-12)
 
 
+def test_jackknife_interval_against_leaving_out_groups_by_hand(rng):
+    sizes = (2, 3, 9, 3, 1, 4)
+    groups = np.repeat(np.arange(6), sizes)
+    y = 3 + rng.normal(size=(22, 2)) + 2 * rng.normal(size=(6, 2))[groups]
+    r = one_way(y, groups, interval="jackknife", confidence=0.9)
+    full = one_way(y, groups)
+    assert_allclose(r.icc, full.icc)
+
+    def log(v):
+        return np.log(1 + full.n0 * v.between / v.within)
+
+    without = np.array([log(one_way(y[groups != j], groups[groups != j])) for j in range(6)])
+    se = np.sqrt(5 * without.var(axis=0))
+    excess = stats.kurtosis(without, bias=False).clip(min=0)
+    half = stats.t.ppf(0.95, 2 / (2 / 5 + excess / 6)) * se
+    for bound, side in ((r.low, -1), (r.high, 1)):
+        ratio = (np.exp(log(full) + side * half) - 1) / full.n0
+        assert_allclose(bound, ratio / (1 + ratio))
+    moved = one_way(5 - 3 * y, groups, interval="jackknife", confidence=0.9)
+    assert_allclose(moved.low, r.low)
+
+
+def test_jackknife_interval_covers_heavy_tails_where_the_exact_one_does_not(rng):
+    groups = np.repeat(np.arange(9), (2, 3, 9, 3, 4, 4, 12, 5, 6))
+    y = rng.standard_t(5, (9, 3000))[groups] + 1.5 * rng.standard_t(5, (len(groups), 3000))
+    covered = {}
+    for how in ("exact", "jackknife"):
+        r = one_way(y, groups, interval=how)
+        covered[how] = ((r.low <= 1 / 3.25) & (r.high >= 1 / 3.25)).mean()
+    assert covered["exact"] < 0.92
+    assert 0.93 < covered["jackknife"] < 0.97
+
+
 def test_pastes_against_lme4():
     # lmer(strength ~ 1 + (1 | batch) + (1 | batch:cask), Pastes)
     #  Groups     Name        Variance
@@ -153,3 +186,7 @@ def test_bad_input(rng):
         nested(y, np.repeat([0, 1], 4), np.arange(8))
     with pytest.raises(StatsnormError, match="one label a row"):
         one_way(y, [0, 1])
+    with pytest.raises(StatsnormError, match="over groups needs at least 3, got 2"):
+        one_way(y, np.repeat([0, 1], 4), interval="jackknife")
+    with pytest.raises(StatsnormError, match="exact, jackknife; got 'wald'"):
+        one_way(y, np.repeat([0, 1], 4), interval="wald")

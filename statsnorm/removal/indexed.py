@@ -133,16 +133,19 @@ def proportion_pvalue(found: Interval, null: float) -> float:
 
 
 def share_interval(replicates: Mapping[str, Array], name: str, groups: Sequence[int]) -> Interval:
-    """Return omega^2 of one component, on the logit scale where every replicate lies in (0, 1)."""
+    """Return omega^2 of one component, on the logit scale where every replicate lies in (0, 1).
+
+    Its degrees of freedom allow for the heavy tails of components.
+    """
     total = np.sum(list(replicates.values()), axis=0)
     share = replicates[name] / total
     if ((share > 0) & (share < 1)).all():
-        x = interval(special.logit(share), groups, confidence=CONFIDENCE)
+        x = interval(special.logit(share), groups, confidence=CONFIDENCE, tails="heavy")
         ends = (float(special.expit(v)) for v in (x.estimate, x.low, x.high))
         estimate, low, high = ends
         se = x.se * estimate * (1 - estimate)
         return Interval(estimate=estimate, low=low, high=high, se=se, dof=x.dof)
-    return interval(share, groups, confidence=CONFIDENCE)
+    return interval(share, groups, confidence=CONFIDENCE, tails="heavy")
 
 
 def filled(v: Array) -> Array:

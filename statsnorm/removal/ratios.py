@@ -22,6 +22,7 @@ from scipy import optimize
 from scipy import stats as distributions
 
 from statsnorm.errors import StatsnormError
+from statsnorm.stats.jackknife import Tails, tail_dof
 
 Array = NDArray[np.float64]
 FEW_STANDARD_ERRORS = 3.0
@@ -84,7 +85,9 @@ class Ratio:
         return Interval(estimate=estimate, low=low, high=high, se=se, dof=self.dof)
 
 
-def standard_error(values: ArrayLike, groups: Sequence[int]) -> tuple[float, float]:
+def standard_error(
+    values: ArrayLike, groups: Sequence[int], *, tails: Tails = "normal"
+) -> tuple[float, float]:
     """Return the jackknife standard error and its Satterthwaite degrees of freedom.
 
     Parameters
@@ -93,6 +96,8 @@ def standard_error(values: ArrayLike, groups: Sequence[int]) -> tuple[float, flo
         The estimate, then one value per left-out level of each factor.
     groups : sequence of int
         Levels of each factor, at least 2 each.
+    tails : {"normal", "heavy"}
+        "heavy" for components and shares, as in :func:`statsnorm.stats.two_way_jackknife`.
 
     Raises
     ------
@@ -112,14 +117,17 @@ def standard_error(values: ArrayLike, groups: Sequence[int]) -> tuple[float, flo
     total = float(each.sum())
     if total <= (1e-12 * np.abs(vector).max()) ** 2:  # constant but for rounding
         return 0.0, float(max(groups) - 1)
-    dof = total**2 / float((each**2 / (np.array(groups) - 1)).sum())
+    dofs = [float(tail_dof(x)) if tails == "heavy" else len(x) - 1.0 for x in parts]
+    dof = total**2 / float((each**2 / np.array(dofs)).sum())
     return math.sqrt(total), dof
 
 
-def interval(values: ArrayLike, groups: Sequence[int], *, confidence: float) -> Interval:
+def interval(
+    values: ArrayLike, groups: Sequence[int], *, confidence: float, tails: Tails = "normal"
+) -> Interval:
     """Return the jackknife-t interval of a statistic on its own scale."""
     vector = np.asarray(values, dtype=np.float64)
-    se, dof = standard_error(vector, groups)
+    se, dof = standard_error(vector, groups, tails=tails)
     half = t_quantile(confidence, dof) * se if se > 0 else se
     at = float(vector[0])
     return Interval(estimate=at, low=at - half, high=at + half, se=se, dof=dof)
@@ -252,7 +260,7 @@ def mean_over_networks(each: Sequence[Ratio], *, confidence: float) -> Ratio:
 
 
 def wider(x: Ratio, quantile: float, *, confidence: float) -> tuple[float, float]:
-    """Return the bounds of a ratio at a larger quantile, such as that of max |t| over taps.
+    """Return the bounds of a ratio at a larger quantile, such as Bonferroni's over taps.
 
     Same method as the ratio's own interval, so they enclose it.
     """

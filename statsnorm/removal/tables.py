@@ -24,25 +24,24 @@ from statsnorm.removal.study import (
     primary_places,
     untrained_ratios,
 )
-from statsnorm.stats.jackknife import simultaneous_intervals
 
 Rows = Iterator[dict[str, Any]]
 NAMES: dict[str, str] = {**FACTORS, "S|I": "style_given_content"}
 
 
-def removed_table(study: Study, plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
+def removed_table(study: Study, plan: Plan) -> pd.DataFrame:
     """Return R_f for every tap, moment, factor and baseline, with its untrained column.
 
     Where delete-one replicates are kept (evidence taps) R has a jackknife-t interval, and
     `simultaneous_low`, `simultaneous_high` hold over the taps of the same moment and factor
-    (max |t|, on the log scale). Elsewhere `estimate` stands alone.
+    (Bonferroni, by each one's own method). Elsewhere `estimate` stands alone.
     """
     rows = [
         {**row, "baseline": treatment}
         for treatment in _baselines(study, plan)
         for moment in ("m", "v")
         for factor in NAMES
-        for row in _removed_rows(study, treatment, moment, factor, rng)
+        for row in _removed_rows(study, treatment, moment, factor)
     ]
     return pd.DataFrame(rows)
 
@@ -191,9 +190,7 @@ def _baselines(study: Study, plan: Plan) -> list[str]:
     return [t for t in (plan.primary["before"], "frozen:all") if t in have]
 
 
-def _removed_rows(
-    study: Study, treatment: str, moment: str, factor: str, rng: np.random.Generator
-) -> Rows:
+def _removed_rows(study: Study, treatment: str, moment: str, factor: str) -> Rows:
     component, kept, rows = NAMES[factor], [], []
     for record in study.taps.to_dict("records"):
         tap = (int(record["design"]), str(record["tap"]))
@@ -210,29 +207,14 @@ def _removed_rows(
         elif r is not None:
             kept.append(r)
             rows.append(_row(study, record, moment, factor, treatment, r.removed(), r.method))
-    yield from _with_simultaneous(rows, kept, rng)
+    yield from _with_simultaneous(rows, kept)
 
 
-def _with_simultaneous(
-    rows: list[dict[str, Any]], kept: list[Ratio], rng: np.random.Generator
-) -> Rows:
-    """Add intervals that hold over all taps: the method of each, at the quantile of max |t|.
-
-    Of a population of networks: Bonferroni's quantile over the taps.
-    """
-    if not kept:
-        return
-    if len(kept[0].groups) > 2:
-        level = 1 - (1 - CONFIDENCE) / len(kept)
-        for row, r in zip(rows, kept, strict=True):
-            low, high = wider(r, t_quantile(level, r.dof), confidence=CONFIDENCE)
-            yield {**row, "simultaneous_low": 1 - high, "simultaneous_high": 1 - low}
-        return
-    columns = [np.log(r.replicates) if r.method == "log" else r.replicates for r in kept]
-    images, styles = kept[0].groups
-    joint = simultaneous_intervals(np.stack(columns, axis=1), images, styles, rng=rng)
+def _with_simultaneous(rows: list[dict[str, Any]], kept: list[Ratio]) -> Rows:
+    """Add intervals that hold over all taps: the method of each, at Bonferroni's quantile."""
+    level = 1 - (1 - CONFIDENCE) / max(len(kept), 1)
     for row, r in zip(rows, kept, strict=True):
-        low, high = wider(r, joint.critical, confidence=CONFIDENCE)
+        low, high = wider(r, t_quantile(level, r.dof), confidence=CONFIDENCE)
         yield {**row, "simultaneous_low": 1 - high, "simultaneous_high": 1 - low}
 
 
@@ -294,7 +276,7 @@ def _share_rows(study: Study, tap: Tap, moment: str, before: str) -> Rows:
         values = {c: np.asarray(v) for c, v in parts.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
             icc = values["style"] / (values["style"] + values["content"])
-        x = interval(icc, study.groups, confidence=CONFIDENCE)
+        x = interval(icc, study.groups, confidence=CONFIDENCE, tails="heavy")
         yield {"quantity": f"ICC {when}", **_interval("", x), **_spread(spread([]))}
 
 

@@ -274,7 +274,8 @@ def methods(judged: Sequence[Judged], frames: Frames, plan: Plan) -> tuple[str, 
         f"that it is on average over reference cells: {references(frames) or 'not recorded'}.",
         "Intervals: two-way delete-one jackknife over images and styles, Satterthwaite degrees of "
         "freedom, t quantile, log scale; Fieller's inversion where V after is below 3 standard "
-        "errors and V before is not. s_c is not re-estimated within the jackknife.",
+        "errors and V before is not. Over all taps together: Bonferroni. ICC: degrees of freedom "
+        "less by the excess kurtosis. s_c is not re-estimated within the jackknife.",
         "Untrained column: prediction interval of a further random network, mean -/+ t sd "
         "sqrt(1 + 1/n), made on the log scale of 1 - R; 'beyond untrained' is on R itself and "
         "joins that prediction error with the trained network's jackknife variance.",

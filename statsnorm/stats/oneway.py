@@ -6,13 +6,15 @@ For natural domains: images nested in domains, or in classes nested in domains.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from statsnorm.errors import StatsnormError
-from statsnorm.stats.inputs import Array, check_confidence, is_constant
+from statsnorm.stats.inputs import Array, check_choice, check_confidence, is_constant
+from statsnorm.stats.jackknife import tail_dof
 from statsnorm.stats.result import Shown
 from statsnorm.stats.samples import Index, level_codes, sample
 from statsnorm.stats.unbalanced import UnitReplicates
@@ -25,7 +27,7 @@ class OneWayResult(Shown):
     between: Array  # variance component of the groups; may be negative
     within: Array
     icc: Array  # between / (between + within)
-    low: Array  # exact F interval of the intraclass correlation
+    low: Array  # interval of the intraclass correlation
     high: Array
     statistic: Array  # F
     pvalue: Array  # null: no variance between groups
@@ -46,13 +48,17 @@ class NestedResult(Shown):
     n_subgroups: int
 
 
-def one_way(y: ArrayLike, groups: ArrayLike, *, confidence: float = 0.95) -> OneWayResult:
+def one_way(
+    y: ArrayLike,
+    groups: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    interval: Literal["exact", "jackknife"] = "exact",
+) -> OneWayResult:
     """Estimate y = mean + group + rest with random groups of any sizes.
 
     Components by expected mean squares: within = MS_W, between = (MS_B - MS_W) / n0 with
-    n0 = (n - sum n_j^2 / n) / (J - 1). The interval of ICC inverts Wald's pivot, exact for
-    normal effects at any group sizes; with equal sizes it is the usual F interval. It may lie
-    below 0, as the estimate may.
+    n0 = (n - sum n_j^2 / n) / (J - 1). The interval of ICC may lie below 0, as the estimate may.
 
     Parameters
     ----------
@@ -60,11 +66,19 @@ def one_way(y: ArrayLike, groups: ArrayLike, *, confidence: float = 0.95) -> One
         One row per image.
     groups : array_like, shape (n,)
     confidence : float
+    interval : {"exact", "jackknife"}
+        "exact" inverts Wald's pivot, exact for normal effects at any group sizes; with equal
+        sizes it is the usual F interval. Nine unequal groups with t5 effects it covered in
+        90.2 % of 3,000 draws at 95 %, exponential ones in 86.6 %. "jackknife" leaves out one
+        group at a time, on the scale log(1 + n0 between / within), its t quantile allowing for
+        heavy tails: 94.5 % and 93.7 % there, 95.3 % with normal effects, a quarter wider. nan
+        where a value has no logarithm.
 
     Raises
     ------
     StatsnormError
-        If there are fewer than two groups, every group has one row or a value is not finite.
+        If there are fewer than two groups (three for the jackknife), every group has one row
+        or a value is not finite.
 
     References
     ----------
@@ -72,6 +86,7 @@ def one_way(y: ArrayLike, groups: ArrayLike, *, confidence: float = 0.95) -> One
     .. [2] A. Wald, Ann. Math. Stat. 11 (1940), 96-100.
     """
     check_confidence(confidence)
+    check_choice(interval, ("exact", "jackknife"), "interval")
     a = sample("y", y, least=3)
     codes, levels = level_codes("groups", groups, n=len(a), least=2)
     sizes = np.bincount(codes)
@@ -88,10 +103,14 @@ def one_way(y: ArrayLike, groups: ArrayLike, *, confidence: float = 0.95) -> One
     with np.errstate(divide="ignore"):
         statistic = ms_between / ms_within  # infinite where groups do not vary inside
     tail, dof = (1 - confidence) / 2, (count - 1, n - count)
-    low, high = (
-        wald_icc(means, ms_within, sizes, float(cut))
-        for cut in (stats.f.isf(tail, *dof), stats.f.ppf(tail, *dof))
-    )
+    if interval == "exact":
+        low, high = (
+            wald_icc(means, ms_within, sizes, float(cut))
+            for cut in (stats.f.isf(tail, *dof), stats.f.ppf(tail, *dof))
+        )
+    else:
+        low, high = jackknife_icc(a, codes, confidence)
+        low[constant], high[constant] = np.nan, np.nan
     icc = between / (between + ms_within)
     pvalue = np.asarray(stats.f.sf(statistic, *dof))
     return OneWayResult(between, ms_within, icc, low, high, statistic, pvalue, n0, n, count)
@@ -151,15 +170,50 @@ def _traces(counts: Index, sums: Array) -> dict[str, Array]:
     sums : ndarray, shape (3, R, C)
         Sums of squares within, sum of n_j m_j^2, sum of n_j m_j.
     """
-    n, square, groups = counts.T.astype(np.float64)
+    return {name: v.mean(axis=1) for name, v in _components(counts, sums).items()}
+
+
+def _components(counts: Index, sums: Array) -> dict[str, Array]:
+    """Return `between` and `within` (R, C), as :func:`_traces` without the mean over channels."""
+    n, square, groups = counts.T.astype(np.float64)[:, :, None]  # (R, 1) each
     within_groups, of_squares, of_means = sums
-    between_groups = (of_squares - of_means**2 / n[:, None]).mean(axis=1)
+    between_groups = of_squares - of_means**2 / n
     with np.errstate(divide="ignore", invalid="ignore"):  # two groups less one: nothing between
-        within = within_groups.mean(axis=1) / (n - groups)
+        within = within_groups / (n - groups)
         n0 = (n - square / n) / (groups - 1)
         between = (between_groups / (groups - 1) - within) / n0
     between[~np.isfinite(between)] = np.nan
     return {"between": between, "within": within}
+
+
+def jackknife_icc(y: Array, codes: Index, confidence: float) -> tuple[Array, Array]:
+    """Return the bounds (C,) of the intraclass correlation from leaving out one group at a time.
+
+    Jackknife-t of log(1 + n0 between / within), whose degrees of freedom are those of
+    :func:`statsnorm.stats.jackknife.tail_dof`.
+    """
+    sizes = np.bincount(codes)
+    if len(sizes) < 3:
+        raise StatsnormError(f"a jackknife over groups needs at least 3, got {len(sizes)}")
+    x = y - y.mean(axis=0)
+    means = group_sums(x, codes, len(sizes)) / sizes[:, None]
+    inside = group_sums((x - means[codes]) ** 2, codes, len(sizes))
+    parts = np.stack([inside, sizes[:, None] * means**2, sizes[:, None] * means])  # (3, J, C)
+    own = np.stack([sizes, sizes**2, np.ones_like(sizes)], axis=1)
+    counts, sums = own.sum(axis=0), parts.sum(axis=1, keepdims=True)
+    n, square, groups = counts
+    n0 = (n - square / n) / (groups - 1)
+    found = _components(
+        np.concatenate([counts[None], counts - own]), np.concatenate([sums, sums - parts], axis=1)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(1 + n0 * found["between"] / found["within"])  # (1 + J, C)
+    logs[~np.isfinite(logs)] = np.nan
+    without = logs[1:]
+    se = np.sqrt((groups - 1) / groups * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
+    half = special.stdtrit(tail_dof(without), 0.5 + confidence / 2) * se
+    low, high = (np.expm1(logs[0] + side * half) / n0 for side in (-1, 1))  # between / within
+    return low / (1 + low), high / (1 + high)
 
 
 def group_sums(y: Array, codes: Index, count: int) -> Array:

@@ -306,7 +306,7 @@ def _fieller(
     def dof_at(ratio: float) -> float:
         line = np.array([1.0, -ratio])
         v = [np.asarray(line @ part @ line) for part in (part_i, part_s)]
-        return float(satterthwaite(v[0], v[1], n_images, n_styles))
+        return float(satterthwaite(v[0], v[1], n_images - 1, n_styles - 1))
 
     def ends(ratio: float) -> tuple[float, float]:
         cov = part_i + part_s
