@@ -37,7 +37,10 @@ class Size:
 
 
 def photographs(folder: Path, source: str, size: Size) -> Path:
-    """Write JPEG files of the benchmark's size, as many as asked for, and return their folder."""
+    """Write JPEG files of the benchmark's size, as many as asked for, and return their folder.
+
+    Photographs that are needed again are shifted: moments of equal images would take no room.
+    """
     made = folder / f"jpeg-{size.pixels}-{size.images}"
     refs = find_images(source)
     made.mkdir(parents=True, exist_ok=True)
@@ -45,6 +48,7 @@ def photographs(folder: Path, source: str, size: Size) -> Path:
         path = made / f"{k:05d}.jpg"
         if not path.exists():
             pixels = decode(refs[k % len(refs)], size=size.pixels).pixels
+            pixels = pixels.roll((k // len(refs)) * 7, dims=-1)
             array = (pixels * 255).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(array).save(path, quality=92)
     return made
@@ -86,7 +90,6 @@ def run_extract(
             batch_size=size.batch,
             device=device,
             precision=precision,
-            shard_size=max(32, size.batch),
             **options,  # type: ignore[arg-type]
         )
 

@@ -14,9 +14,9 @@ from timing import Row, row
 
 from statsnorm.cells import InputCell, NetworkCell
 from statsnorm.extraction import shard as shard_module
-from statsnorm.reader import read_list
+from statsnorm.reader import read_matrix
 from statsnorm.rows import Block, CellRows, TapColumns, moments_table
-from statsnorm.tables import float_matrix, write_table
+from statsnorm.tables import write_table
 
 
 def benchmark(scratch: Path, source: str, size: Size, device: str, rows: int) -> Iterator[Row]:
@@ -88,7 +88,7 @@ def _a_long_table(
     spent = []
     for _ in range(3):
         start = time.perf_counter()
-        found = float_matrix(read_list(files, {"tap": "relu2"}, "mean"))
+        found = read_matrix(files, {"tap": "relu2"}, "mean")
         spent.append(time.perf_counter() - start)
         assert found.shape == (rows, channels)
     yield row(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from statsnorm.cells import KEYS
 from statsnorm.errors import SchemaError, StatsnormError, unknown
-from statsnorm.tables import MOMENTS_SCHEMA, check_schema, refuse_gaps
+from statsnorm.tables import MOMENTS_SCHEMA, Float32, check_schema, float_matrix, refuse_gaps
 
 GROUP_KEYS: tuple[str, ...] = (*KEYS, "tap", "call")
 """With `image`, what identifies a row."""
@@ -72,35 +72,49 @@ def read_rows(dataset: Any, where: Where, columns: Sequence[str] | None = None) 
     return table
 
 
-def read_list(
+def read_matrix(
     files: Sequence[Path], where: Where, column: str, schema: Any = MOMENTS_SCHEMA
-) -> Any:
-    """Return one list column of the rows of `where`, its row groups read as they lie in the files.
+) -> Float32:
+    """Return one list column (n, C) of the rows of `where`, in file order.
 
     Where the statistics of the row groups decide which rows match, as they do for keys that are
-    one for a row group, nothing is filtered; otherwise as :func:`read_rows`.
+    one for a row group, the groups go one by one into their place: memory is that of the result
+    and one group. Otherwise as :func:`read_rows`.
 
     Raises
     ------
     SchemaError
-        If a page fails its checksum.
+        If a page fails its checksum, or the rows have different numbers of channels.
     """
     row_filter(where)  # refuses what is no key
-    parts = []
+    matching = []
     for file in files:
         check_schema(file, schema)
         opened = pq.ParquetFile(file, page_checksum_verification=True)
-        decided = [
-            _decided(opened.metadata.row_group(g), where) for g in range(opened.num_row_groups)
-        ]
+        groups = [opened.metadata.row_group(g) for g in range(opened.num_row_groups)]
+        decided = [_decided(group, where) for group in groups]
         if None in decided:
-            return read_rows(moments_dataset(files, schema), where, [column]).column(column)
+            return float_matrix(read_rows(moments_dataset(files, schema), where, [column])[column])
+        matching += [(opened, g, groups[g].num_rows) for g, match in enumerate(decided) if match]
+    return _filled(matching, column)
+
+
+def _filled(matching: Sequence[tuple[Any, int, int]], column: str) -> Float32:
+    """Return the list column of (file, row group, rows) one below the other."""
+    made, start = np.empty((0, 0), np.float32), 0
+    for file, group, rows in matching:
         try:
-            wanted = [g for g, match in enumerate(decided) if match]
-            parts += opened.read_row_groups(wanted, columns=[column]).column(0).chunks
+            part = float_matrix(file.read_row_group(group, columns=[column]).column(0))
         except (OSError, pa.ArrowException) as error:
             raise _damaged(error) from error
-    return pa.chunked_array(parts, schema.field(column).type)
+        if not start:
+            made = np.empty((sum(n for _, _, n in matching), part.shape[1]), np.float32)
+        if part.shape[1] != made.shape[1]:
+            counts = sorted({part.shape[1], made.shape[1]})
+            raise SchemaError(f"rows have {counts} channels; select rows of one tap and network")
+        made[start : start + rows] = part
+        start += rows
+    return made
 
 
 def _decided(group: Any, where: Where) -> bool | None:

@@ -273,21 +273,32 @@ def write_table(
     groups : sequence of int, optional
         Rows of each row group, in order; one row group by default.
     """
+    with atomic_file(path) as temporary:
+        _encode(temporary, table, metadata, groups)
+
+
+def encoded_size(table: Any, groups: Sequence[int]) -> int:
+    """Return how many bytes :func:`write_table` would write."""
+    sink = pa.BufferOutputStream()
+    _encode(sink, table, {}, groups)
+    return int(sink.getvalue().size)
+
+
+def _encode(
+    sink: Any, table: Any, metadata: Mapping[str, str], groups: Sequence[int] | None
+) -> None:
     lists = [f.name for f in table.schema if f.type == _FLOATS]
     schema = table.schema.with_metadata({**(table.schema.metadata or {}), **metadata})
     plain = [f.name for f in table.schema if not pa.types.is_list(f.type)]
-    with (
-        atomic_file(path) as temporary,
-        pq.ParquetWriter(
-            temporary,
-            schema,
-            compression="zstd",
-            use_dictionary=[n for n in plain if schema.field(n).type != _BOOL],
-            use_byte_stream_split=[f"{name}.list.element" for name in lists],
-            write_statistics=plain,
-            write_page_checksum=True,
-        ) as writer,
-    ):
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        use_dictionary=[n for n in plain if schema.field(n).type != _BOOL],
+        use_byte_stream_split=[f"{name}.list.element" for name in lists],
+        write_statistics=plain,
+        write_page_checksum=True,
+    ) as writer:
         start = 0
         for rows in groups if groups is not None else (table.num_rows,):
             if rows:

@@ -193,7 +193,7 @@ class Tables:
 
     def moment(self, name: Literal["mean", "var"], **where: Any) -> NDArray[np.float32]:
         """Return one moment (n, C) of the selected rows, in file order; reads no other column."""
-        found = float_matrix(reader.read_list(self.files, where, name))
+        found = reader.read_matrix(self.files, where, name)
         if not len(found):
             self.rows(where, [name])  # says what does not match
         return found

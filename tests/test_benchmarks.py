@@ -74,19 +74,19 @@ def test_plain_loop_is_the_step_that_it_is_compared_with(benchmarks):
     import torch
 
     from statsnorm.networks import load_network
+    from statsnorm.training.fresh import fresh_generator
     from statsnorm.training.plan import TrainConfig
-    from statsnorm.training.run import _generator
     from statsnorm.training.step import Execution
 
     vgg = load_network("vgg16")
     config = TrainConfig(targets=("t",), size=16, batch=2, iterations=3, width=4, residual_blocks=1)
     problem = bench_train.problem_of(config, vgg, 4, "cpu")
-    a, b = (_generator(config, "in", 5) for _ in range(2))
+    a, b = (fresh_generator(config, "in", 5) for _ in range(2))
     bench_train.plain_loop(problem, a, 3)()
     bench_train.our_steps(problem, b, 3, Execution())()
     x = problem.pool.images[:2]
     with torch.no_grad():  # not the weights: where a gradient is 0, Adam's step is its rounding
-        before = _generator(config, "in", 5).forward(x)
+        before = fresh_generator(config, "in", 5).forward(x)
         plain, ours = a.forward(x), b.forward(x)
     assert (plain - ours).norm() < 0.05 * (plain - before).norm()
 

@@ -117,7 +117,9 @@ from statsnorm.cli import options
     most=256,
 )
 @click.option("--shard", metavar="i/n", help="Only every n-th shard, from the i-th.")
-@options.whole("--shard-size", "Images in one shard; part of the configuration.", default=32)
+@options.whole(
+    "--shard-size", "Images in one shard; part of the configuration. Default: 128, with a design 32."
+)
 @options.engine("shards run")
 @options.restart
 @options.whole("--max-skipped", "Give up when more images than this cannot be used.", least=0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,13 +16,12 @@ from statsnorm.extraction.measure import Meter, is_content_vgg
 from statsnorm.extraction.pilot import decode_readable
 from statsnorm.extraction.shard import content_of, content_wanted
 from statsnorm.extraction.variants import Variants
+from statsnorm.rows import Block, correlations_table, moments_table
+from statsnorm.tables import encoded_size
 
-BYTES_A_PAIR = 6.8
-"""Mean and variance of one channel of one image, byte-stream-split and zstd (measured: 6.3-6.8)."""
-BYTES_A_GROUP = 4700  # pages and footer of a row group, whatever it holds (measured: 4600-4800)
-BYTES_A_ROW = 12  # keys and list lengths, dictionary-encoded
-BYTES_A_CORRELATION = 3.3  # measured: 3.2 over the ReLUs of VGG-16
-PROBE_IMAGES = 2
+BYTES_A_GROUP = 4700  # keys and footer of a row group, whatever it holds (measured: 4600-4800)
+PROBE_IMAGES = 16
+"""Distinct images: what is constant from one to the next takes no room in a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,7 @@ class Estimate:
 
 
 def estimate(feed: Feed, variants: Variants, *, device: str) -> Estimate:
-    """Time the cells of a few images and one batch per variant, and count rows and channels."""
+    """Time the cells of a few images and one batch per variant; encode the moments they have."""
     config, inputs = feed.config, feed.inputs
     refs = inputs.refs
     start = time.monotonic()
@@ -54,45 +53,59 @@ def estimate(feed: Feed, variants: Variants, *, device: str) -> Estimate:
         cells = list(feed.cells(group))
         _synchronise(device)
         feeding = (time.monotonic() - start) / len(group.images)
-        batch = next(padded_batches(cells, config.batch_size))
-        forward = 0.0  # seconds of a batch through all variants
+        batch = next(padded_batches(cells, feed.batch_size))
+        for variant in variants:  # warm
+            meter.add(variant, batch, group.images, 0)
+        meter.blocks(group.images)
+        start = time.monotonic()
         for variant in variants:
-            meter.add(variant, batch, group.images, 0)  # warm
-            start = time.monotonic()
             features = meter.add(variant, batch, group.images, 0)
             if content and is_content_vgg(variant):
                 content_of(variant, batch, features)
-            _synchronise(device)
-            forward += time.monotonic() - start
-    channels = sum(c for m in meter.measured.values() for _, _, c in m.spans)
+        _synchronise(device)
+        forward = time.monotonic() - start  # seconds of a batch through all variants
     taps = sum(len(m.spans) for m in meter.measured.values())
-    pairs = sum(tap.pairs for m in meter.measured.values() for tap, _, _ in m.spans)
-    groups = {
-        (variant.cell.network, of_output, tap.name)
-        for variant, m in meter.measured.items()
-        for tap, of_output, _ in m.spans
-    }
-    shards = -(-len(refs) // config.shard_size)
+    blocks = [_distinct(block, len(names)) for block in meter.blocks(group.images)]
     inputs_all = len(refs) * len(inputs.cells)
     return Estimate(
         images=len(refs),
         cells=len(inputs.cells),
         variants=len(variants.all),
         rows=inputs_all * taps,
-        bytes=round(
-            inputs_all
-            * (channels * BYTES_A_PAIR + pairs * BYTES_A_CORRELATION + taps * BYTES_A_ROW)
-            + shards * len(groups) * BYTES_A_GROUP
-        ),
+        bytes=round(_bytes(blocks, inputs_all, shards=-(-len(refs) // config.shard_size))),
         seconds=len(refs) * (decoding + feeding) + _batches(feed) * forward,
+    )
+
+
+def _bytes(blocks: Sequence[Block], inputs: int, *, shards: int) -> float:
+    """Return what the tables of so many inputs take, by those of the few in `blocks`."""
+    few, total = len(blocks[0].mean), 0.0
+    for make in (moments_table, correlations_table):
+        table, groups = make(blocks)
+        fixed = len(groups) * BYTES_A_GROUP
+        total += shards * fixed + inputs / few * (encoded_size(table, groups) - fixed)
+    return total
+
+
+def _distinct(block: Block, images: int) -> Block:
+    """Return the rows of the first so many images: those behind them are the same once more."""
+    kept = block.rows.image < images
+    rows = replace(block.rows, image=block.rows.image[kept], cell=block.rows.cell[kept])
+    rho = block.correlation
+    return replace(
+        block,
+        rows=rows,
+        mean=block.mean[kept],
+        var=block.var[kept],
+        correlation=None if rho is None else rho[kept],
     )
 
 
 def _filled(names: list[str], pixels: Tensor, paired: Iterable[str], size: int) -> Group:
     """Return a group as large as a batch, so that no generator works on padding."""
     turns = -(-size // len(names))
-    images = tuple(f"{name}#{k}" for k in range(turns) for name in names)
-    x = pixels.repeat(turns, 1, 1, 1)
+    images = tuple(f"{name}#{k}" for k in range(turns) for name in names)[:size]
+    x = pixels.repeat(turns, 1, 1, 1)[:size]
     return Group(images=images, pixels=x, paired=dict.fromkeys(paired, x))
 
 
@@ -103,7 +116,7 @@ def _batches(feed: Feed) -> int:
         images = min(config.shard_size, len(feed.inputs.refs) - start)
         for part in range(0, images, GROUP):
             inputs = min(GROUP, images - part) * len(feed.inputs.cells)
-            total += -(-inputs // config.batch_size)
+            total += -(-inputs // feed.batch_size)
     return total
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from statsnorm.cells import GROUP
 from statsnorm.extraction.memory import Memory, padded
 from statsnorm.extraction.plan import ExtractConfig, Inputs, style_index, styled
 from statsnorm.images.colour import restore_luminance
@@ -97,6 +98,12 @@ class Feed:
     parameters: Mapping[str, float] = field(default_factory=dict)  # of blur, placebo-matched
     memory: Memory = field(default_factory=Memory, compare=False)  # what fits on the device
 
+    @property
+    def batch_size(self) -> int:
+        """Inputs of one padded pass: a full group leaves nothing to pad, or as little as can be."""
+        images = min(GROUP, self.config.shard_size, len(self.inputs.refs))
+        return even_size(images * len(self.inputs.cells), self.config.batch_size)
+
     def cells(self, group: Group) -> Iterator[tuple[int, Tensor]]:
         """Yield (place in Inputs.cells, images (N, 3, H, W)) for every cell, in order."""
         place = 0
@@ -178,6 +185,15 @@ def condition_styles(config: ExtractConfig, inputs: Inputs, condition: str) -> B
     size = 1 if draws_style(condition) else config.batch_size
     generator = inputs.generators[config.style_generator]
     return BatchedStyles(generator, size, config.strength, config.restore)
+
+
+def even_size(inputs: int, most: int) -> int:
+    """Return the size, at most `most`, of the fewest batches that hold so many inputs.
+
+    >>> even_size(32, 64), even_size(96, 64), even_size(96, 16)
+    (32, 48, 16)
+    """
+    return -(-inputs // -(-inputs // most))
 
 
 def padded_batches(cells: Iterable[tuple[int, Tensor]], size: int) -> Iterator[Batch]:

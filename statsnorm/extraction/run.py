@@ -16,7 +16,7 @@ from statsnorm.errors import StatsnormError, unknown
 from statsnorm.extraction.describe import described
 from statsnorm.extraction.estimate import estimate
 from statsnorm.extraction.execution import Execution, Progress, execution_record
-from statsnorm.extraction.plan import ExtractConfig
+from statsnorm.extraction.plan import ExtractConfig, default_shard
 from statsnorm.extraction.prepare import prepare
 from statsnorm.extraction.result import Extraction, estimated, made
 from statsnorm.extraction.shard import Job, content_wanted
@@ -62,7 +62,7 @@ def extract(
     compile: bool = False,
     workers: int | None = None,
     shard: str | None = None,
-    shard_size: int = 32,
+    shard_size: int | None = None,
     engine: str = "local",
     resume: bool = True,
     restart: bool = False,
@@ -137,8 +137,8 @@ def extract(
         Decoding threads; as many as there are cores, at most 8.
     shard : str, optional
         `i/n`: only every n-th shard, from the i-th; n processes share one `out`.
-    shard_size : int
-        Images a shard; part of the configuration.
+    shard_size : int, optional
+        Images a shard; part of the configuration. 128 by default, with a design 32.
     engine : {"local", "ray"}
         Where shards run: in this process, or on the Ray cluster of `RAY_ADDRESS` (one of this
         machine where that is not set), whose nodes must share the folders of images and `out`.
@@ -203,7 +203,7 @@ def extract(
         weights=weights,
         batch_size=batch_size or (64 if where.startswith("cuda") else 16),
         precision=precision,
-        shard_size=shard_size,
+        shard_size=default_shard(design) if shard_size is None else shard_size,
         pixel_limit=pixel_limit,
         seed=seed,
         invariance=invariance,
@@ -227,7 +227,7 @@ def extract(
     shards = range(share[0], run.expected.shards, share[1])
     with writing(run):
         write_singles(run, feed, variants, device=where)
-    changed = changed_sources(run, feed.inputs, shards, shard_size)
+    changed = changed_sources(run, feed.inputs, shards, config.shard_size)
     job = Job(run=run, feed=feed, variants=variants, device=where, with_content=content)
     count = workers or min(8, os.cpu_count() or 1)
     record = execution_record(where, config, count)

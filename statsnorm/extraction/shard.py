@@ -164,7 +164,7 @@ class ShardWork:
         batches = (
             composed_batches(cells, feed.inputs, composition, feed.config.batch_size)
             if composition
-            else padded_batches(cells, feed.config.batch_size)
+            else padded_batches(cells, feed.batch_size)
         )
         for batch in batches:
             for variant in variants:
