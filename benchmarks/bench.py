@@ -39,9 +39,9 @@ def parts(given: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], It
     quick, device, source = given.quick, given.device, given.images
     gpu = device.startswith("cuda")
     rounds = given.rounds
-    whole = bench_extract.Size(*((2048, 256, 128) if gpu else (64, 256, 16)), rounds)
+    whole = bench_extract.Size(*((2048, 256, 128) if gpu else (48, 256, 16)), rounds)
     size = bench_extract.Size(6, 64, 4, 1) if quick else whole
-    small = bench_extract.Size(4, 32, 4, 1) if quick else bench_extract.Size(48, 128, 16, rounds)
+    shards = bench_extract.Size(6, 32, 4, 1) if quick else bench_extract.Size(256, 128, 16, rounds)
     steps = (
         bench_train.Size(4, 32, 2, 2, 1)
         if quick
@@ -52,20 +52,21 @@ def parts(given: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], It
     precisions = ("fp32", "tf32", "bf16") if gpu else ("fp32",)
     roof = "tf32" if gpu else "fp32"
     return {
-        "start": lambda: bench_start.benchmark(scratch, source, small, device),
+        "start": lambda: bench_start.benchmark(scratch, source, size, device),
         "extract": lambda: bench_extract.benchmark(
             scratch, source, size, device, precisions, given.thingsvision
         ),
         "train": lambda: bench_train.benchmark(steps, device),
         "tables": lambda: bench_tables.benchmark(
-            scratch, source, size, device, 500 if quick else 100_000
+            scratch, source, size if gpu else shards, device, 500 if quick else 100_000
         ),
         "memory": lambda: bench_memory.benchmark(
-            scratch, source, device, *((8, 16) if quick else (given.few, given.many)), 32
+            scratch, source, device, (8, 16) if quick else tuple(given.counts), 32
         ),
         "roofline": lambda: roofline.benchmark(
             batch=2 if quick else 128 if gpu else 8,
             pixels=32 if quick else 256,
+            source=source,
             device=device,
             precision=roof,
             rounds=2 if quick else 5,
@@ -122,8 +123,9 @@ def main() -> None:
     parser.add_argument("--thingsvision", default="", metavar="PYTHON", help="its own environment")
     parser.add_argument("--time-limit", type=float, default=math.inf, metavar="SECONDS")
     parser.add_argument("--rounds", type=int, default=3, help="of extract, train and start")
-    parser.add_argument("--few", type=int, default=100)
-    parser.add_argument("--many", type=int, default=10_000)
+    parser.add_argument(
+        "--counts", type=int, nargs="+", default=[100, 1000, 10_000], help="images, for memory"
+    )
     given = parser.parse_args()
     kind = given.device.partition(":")[0]
     there = GPU_PARTS if kind == "cuda" else PARTS

@@ -153,9 +153,10 @@ def benchmark(
         rounds=size.rounds,
         device=device,
     )
-    yield row(
-        "extract", "three conditions / 3 x one condition", [r / 3 for r in ratios],
-        setting="original, contrast, style (cin26); content distances; each image decoded once",
+    about_three = "original, contrast, style (cin26); content distances; each image decoded once"
+    yield from both(
+        "extract", "three conditions / 3 x one condition", ratios.scaled(1 / 3), device=device,
+        target="", setting=f"{about_three}; {size.images} files at {size.pixels} px, fp32",
     )  # fmt: skip
     ours = run_extract(images, out, size, device, "fp32", **options)
     ratios = side_by_side(

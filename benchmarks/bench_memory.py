@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench_extract import Size, photographs
@@ -26,13 +26,13 @@ print(json.dumps([peak, gpu]))
 
 
 def benchmark(
-    scratch: Path, source: str, device: str, few: int, many: int, pixels: int
+    scratch: Path, source: str, device: str, counts: Sequence[int], pixels: int
 ) -> Iterator[Row]:
-    """Yield peak memory of `many` images over that of `few`, each in a process of its own."""
-    folder = photographs(scratch, source, Size(min(few, 100), pixels, 16, 1))
+    """Yield peak memory of each count of images over that of the first, each in its own process."""
+    folder = photographs(scratch, source, Size(min(counts[0], 100), pixels, 16, 1))
     names = sorted(folder.glob("*.jpg"))
     peaks = []
-    for count in (few, many):
+    for count in counts:
         made = scratch / f"memory-{count}"
         made.mkdir(exist_ok=True)
         for k in range(count):
@@ -45,13 +45,14 @@ def benchmark(
         ).stdout
         peaks.append(json.loads(said.splitlines()[-1]))
     about = f"VGG-16 to relu2_1, two conditions, {pixels} px"
-    host = [peaks[1][0] / peaks[0][0]]
-    yield row(
-        "memory", f"peak resident memory, {many} / {few} images", host, target="<= 1.05",
-        setting=f"{about}; {peaks[0][0] // 1024} MiB with {few}",
-    )  # fmt: skip
-    if peaks[0][1]:
+    few, (host, gpu) = counts[0], peaks[0]
+    for many, (more, more_gpu) in zip(counts[1:], peaks[1:], strict=True):
         yield row(
-            "memory", f"peak device memory, {many} / {few} images", [peaks[1][1] / peaks[0][1]],
-            target="<= 1.05", setting=about,
+            "memory", f"peak resident memory, {many} / {few} images", [more / host],
+            target="<= 1.05", setting=f"{about}; {host // 1024} MiB with {few}",
         )  # fmt: skip
+        if gpu:
+            yield row(
+                "memory", f"peak device memory, {many} / {few} images", [more_gpu / gpu],
+                target="<= 1.05", setting=about,
+            )  # fmt: skip

@@ -43,7 +43,7 @@ def benchmark(scratch: Path, source: str, size: Size, device: str) -> Iterator[R
         "start", "begin of the first forward pass", [float(s.split()[0]) for s in said],
         unit="seconds", target="<= 6", setting="VGG-16 at 256 px, CPU, not compiled",
     )  # fmt: skip
-    yield from _preflight(scratch, images, size, device)
+    yield from _preflight(scratch, source, size, device)
 
 
 def _process(command: list[str]) -> float:
@@ -52,17 +52,20 @@ def _process(command: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def _preflight(scratch: Path, images: Path, size: Size, device: str) -> Iterator[Row]:
+def _preflight(scratch: Path, source: str, size: Size, device: str) -> Iterator[Row]:
+    """Two networks at three sizes each, three conditions at one of them."""
     conditions = ("original", "contrast", "style")
-    several = (
-        ("VGG-16", {"networks": ("vgg16",)}),
-        ("VGG-16, three conditions", {"networks": ("vgg16",), "conditions": conditions}),
-        ("VGG-16 to relu2_1", {"networks": ("vgg16",), "taps": ("relu1_1", "relu2_1")}),
-        ("cin26 and VGG of its output", {"networks": ("cin26",)}),
-        ("cin26, two untrained", {"networks": ("cin26",), "untrained": 2}),
-    )
-    for name, options in several if size.rounds > 1 else several[:1]:
-        yield from _one_preflight(scratch, images, size, device, name, options)
+    settings: list[tuple[int, str, dict[str, Any]]] = [
+        (part, name, {"networks": (network,)})
+        for part in (4, 2, 1)
+        for name, network in (("VGG-16", "vgg16"), ("cin26 and VGG of its output", "cin26"))
+    ]
+    three = {"networks": ("vgg16",), "conditions": conditions}
+    settings.append((2, "VGG-16, three conditions", three))
+    for part, name, options in settings if size.rounds > 1 else settings[4:5]:
+        at = Size(size.images * (1 + part) // 2, size.pixels // part, size.batch, size.rounds)
+        images = photographs(scratch, source, at)
+        yield from _one_preflight(scratch, images, at, device, name, options)
 
 
 def _one_preflight(
@@ -76,8 +79,8 @@ def _one_preflight(
     spent = seconds(lambda: extract(**given), device)
     written = sum(f.stat().st_size for f in (scratch / "preflight").rglob("moments/*.parquet"))
     for what, ratio in (("seconds", guess.seconds / spent), ("bytes", guess.bytes / written)):
-        off = max(ratio, 1 / ratio)
         yield row(
-            "preflight", f"{what} foretold / true, or its inverse", [off], target="<= 1.2",
-            setting=f"{name}, {size.images} images at {size.pixels} px ({ratio:.2f})",
+            "preflight", f"{what} foretold / true, or its inverse: {name}, {size.pixels} px",
+            [max(ratio, 1 / ratio)], target="<= 1.2",
+            setting=f"{size.images} images; foretold / true {ratio:.2f}",
         )  # fmt: skip

@@ -56,6 +56,10 @@ class Ratios(list[float]):
         super().__init__(wall)
         self.cpu = list(cpu)
 
+    def scaled(self, factor: float) -> Ratios:
+        """Return the ratios times a factor."""
+        return Ratios([r * factor for r in self], [r * factor for r in self.cpu])
+
     def inverse(self) -> Ratios:
         """Return how many times as fast, for how many times as long."""
         return Ratios([1 / r for r in self], [1 / r for r in self.cpu])
