@@ -118,7 +118,7 @@ from statsnorm.cli import options
 )
 @click.option("--shard", metavar="i/n", help="Only every n-th shard, from the i-th.")
 @options.whole(
-    "--shard-size", "Images in one shard; part of the configuration. Default: 128, with a design 32."
+    "--shard-size", "Images a shard; part of the configuration. Default: 128, with a design 32."
 )
 @options.engine("shards run")
 @options.restart
