@@ -126,3 +126,42 @@ def test_changed_training_images_are_another_configuration(photos, tmp_path):
     shutil.copy(photos / "3.png", photos / "1.png")
     with pytest.raises(StatsnormError, match=r"images\.sha256"):
         train(photos, **options)
+
+
+def told(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["info", *map(str, words)])
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done.exit_code, done.output
+
+
+def test_info_hashes_the_sources_of_a_finished_run(photos, tmp_path):
+    mine = shutil.copytree(photos, tmp_path / "mine")
+    out = tmp_path / "r"
+    again(photos, out, conditions=["original", f"mine={mine}"])
+    assert "files hashed" not in told(out)[1]
+    status, said = told(out, "--sources", photos, "--sources", f"mine={mine}")
+    assert (status, "sources: 8 files hashed, 0 differ" in said) == (0, True)
+    times = (photos / "1.png").stat()
+    content = bytearray((photos / "1.png").read_bytes())
+    content[-1] ^= 1  # one bit, and the same size and time
+    (photos / "1.png").write_bytes(content)
+    os.utime(photos / "1.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (photos / "2.png").unlink()
+    (mine / "0.png").unlink()
+    assert told(out)[0] == 0
+    status, said = told(out, "--sources", photos)
+    lines = [line for line in said.splitlines() if line.startswith(("sources:", "changed:"))]
+    assert status == 1
+    assert lines[0] == "sources: 4 files hashed, 2 differ"
+    assert lines[1].startswith("changed: 1.png: has other bytes than when it was measured (")
+    assert lines[2] == "changed: 2.png: is not in the source any more"
+    assert (
+        "0.png (condition mine): gone"
+        in told(out, "--sources", photos, "--sources", f"mine={mine}")[1]
+    )
+
+
+def test_info_says_what_sources_it_needs(photos, tmp_path):
+    again(photos, tmp_path / "r")
+    assert told(tmp_path / "r", "--sources", f"mine={photos}")[0] == 2
+    assert told(tmp_path / "r", "--sources", tmp_path / "nowhere")[0] != 0

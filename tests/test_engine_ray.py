@@ -119,6 +119,30 @@ def test_an_address_without_a_cluster_is_one_line(photos, tmp_path):
     assert "no Ray cluster at '127.0.0.1:1'" in done.stderr
 
 
+@pytest.mark.parametrize("times", ["once", pytest.param("always", marks=pytest.mark.slow)])
+def test_a_decoder_that_crashes_is_tried_again_and_then_its_images_are_named(
+    address, tmp_path, times
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    make_photos(photos, range(6))
+    marker = photos / "3.crash"
+    marker.write_text(times)
+    out = tmp_path / "r"
+    words = command(photos, out, "--network", "tiny_networks:crashing", "--engine", "ray")
+    done = run(words, RAY_ADDRESS=address)
+    if times == "always":
+        assert done.returncode == 2
+        assert "shard 1 ('2.png' to '3.png') was given up: 4 workers died on it" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert info(out).damaged == info(out).running == ()
+        marker.unlink()
+        done = run(words, RAY_ADDRESS=address)
+    assert done.returncode == 0, done.stderr
+    assert not marker.exists()
+    assert info(out).finished
+
+
 def kill_an_owner(out: Path) -> int:
     """Kill -9 whoever holds the first lock that is seen, and return who that was."""
     deadline = time.monotonic() + 200

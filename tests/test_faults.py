@@ -109,6 +109,26 @@ def test_killed_at_a_few_points_and_given_again(name, photos, undisturbed, tmp_p
         assert tree(out) == tree(whole), f"killed at change {point} of {changes}"
 
 
+def test_a_decoder_that_crashes_leaves_no_half_file_and_its_shard_is_made_again(photos, tmp_path):
+    mine = shutil.copytree(photos, tmp_path / "photos")
+    words, whole = (
+        tuple("tiny_networks:crashing" if word == TINY else word for word in extract(mine, out))
+        for out in (tmp_path / "r", tmp_path / "whole")
+    )
+    marker = mine / "3.crash"
+    marker.write_text("once")
+    ended = run(tmp_path / "first", *words)
+    assert ended.status == -signal.SIGSEGV, ended.stderr
+    assert not marker.exists()
+    assert not rundir.info(tmp_path / "r").finished
+    assert rundir.info(tmp_path / "r").damaged == rundir.info(tmp_path / "r").running == ()
+    ended = run(tmp_path / "second", *words)
+    assert ended.status == 0, ended.stderr
+    assert run(tmp_path / "third", *whole).status == 0
+    assert tree(tmp_path / "r") == tree(tmp_path / "whole")
+    assert leftovers(tmp_path / "r") == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_twenty_random_points_and_given_again(name, photos, undisturbed, tmp_path):

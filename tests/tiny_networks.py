@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,3 +97,24 @@ class _Slow(nn.Module):
 def slow() -> nn.Module:
     """Return a network that needs 0.2 s a pass."""
     return _Slow()
+
+
+def crashing() -> Network:
+    """Return `instance_norm`; decoding an image beside which a `.crash` lies ends by SIGSEGV.
+
+    A file `.crash` that says "once" is removed before.
+    """
+    from statsnorm.engines import local
+
+    load_image = local.load_image
+
+    def crash(job: Any, ref: Any) -> Any:
+        marker = ref.path.with_suffix(".crash")
+        if marker.exists():
+            if marker.read_text() == "once":
+                marker.unlink()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return load_image(job, ref)
+
+    local.load_image = crash
+    return instance_norm()

@@ -122,9 +122,11 @@ class _Pool:
             locks.break_lock(self.job.run.lock_path(shard), actor.owner)
             self.deaths[shard] = self.deaths.get(shard, 0) + 1
             if self.deaths[shard] > RETRIES:
+                refs = self.job.feed.inputs.shard(shard, self.job.feed.config.shard_size)
                 raise StatsnormError(
-                    f"shard {shard} was given up: {self.deaths[shard]} workers died on it; "
-                    "the same command goes on from the shards that are finished"
+                    f"shard {shard} ({refs[0].image!r} to {refs[-1].image!r}) was given up: "
+                    f"{self.deaths[shard]} workers died on it; the same command goes on from the "
+                    "shards that are finished"
                 ) from error
             self.left.appendleft(shard)
             self.start(1)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from statsnorm.errors import SchemaError
+from statsnorm.errors import SchemaError, StatsnormError, unknown
 from statsnorm.extraction.plan import Inputs
-from statsnorm.images.sources import ImageRef
+from statsnorm.images.sources import ImageRef, find_images, pair_directory
 from statsnorm.rundir import Run
 from statsnorm.tables import IMAGES_SCHEMA, read_table
 
@@ -54,6 +55,60 @@ def changed_sources(run: Run, inputs: Inputs, shards: Sequence[int], size: int) 
                 if was := known.get(ref.image, {}).get(version):
                     lines += _difference(ref.image, version, path, was)
     return tuple(lines)
+
+
+def compared_sources(
+    run: Run, source: str | Path, versions: Mapping[str, Path]
+) -> tuple[int, tuple[str, ...]]:
+    """Hash the files that a run was made from; say which are gone or have other bytes now.
+
+    Parameters
+    ----------
+    run : Run
+        A run of extract.
+    source : str or path
+        Its images, as `--images` names them; a run keeps no places.
+    versions : mapping
+        Condition -> folder, of the user's own versions that are to be compared too.
+
+    Returns
+    -------
+    count : int
+        Files that the finished shards were made from.
+    lines : tuple of str
+        One line for each that differs.
+
+    Raises
+    ------
+    StatsnormError
+        If the run is none of extract or has no such version, or the source cannot be read.
+    """
+    if run.config.get("kind") != "extract":
+        raise StatsnormError(f"{run.path} is no run of extract; only those keep a hash an image")
+    known: dict[str, dict[str, Stamp]] = {}
+    for shard in range(run.expected.shards):
+        known |= _stamps(run, shard)
+    there = {version for of_image in known.values() for version in of_image}
+    if lost := sorted(set(versions) - there):
+        raise unknown("own condition", lost[0], sorted(there - {""}))
+    refs = find_images(source)
+    places = {"": {ref.image: ref.path for ref in refs}}
+    places |= {name: pair_directory(refs, folder) for name, folder in versions.items()}
+    wanted = [
+        (image, version, was[2], places[version].get(image))
+        for image, of_image in known.items()
+        for version, was in of_image.items()
+        if version in places
+    ]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        lines = pool.map(lambda one: _hashed(*one), wanted)
+        return len(wanted), tuple(line for found in lines for line in found)
+
+
+def _hashed(image: str, version: str, sha256: str, path: Path | None) -> list[str]:
+    if path is None:
+        return [f"{image}: is not in the source any more"]
+    return _difference(image, version, path, (-1, -1, sha256))
 
 
 def _files(ref: ImageRef, inputs: Inputs) -> Iterator[tuple[str, Path]]:
