@@ -271,7 +271,7 @@ def test_a_run_that_is_not_finished(photos, tmp_path):
     out = tmp_path / "run"
     ran = cli("extract", "--images", photos, "--out", out, *SMALL, "--shard", "0/2")
     assert ran.exit_code == 1
-    assert "not finished: 3 files are missing" in ran.stdout
+    assert "not finished: 4 files are missing" in ran.stdout
     for name in ("report", "verify"):
         first = [out] if name == "report" else []
         ran = cli(name, *first, *([] if first else [tmp_path, out]), *_out(name, tmp_path))
@@ -327,6 +327,11 @@ def test_a_table_or_run_of_another_schema_version(finished, tmp_path):
         (("extrac",), ("unknown command 'extrac'", "'extract'", "statsnorm --help")),
         (("--versoin",), ("'--versoin'", "statsnorm --help")),
         (("extract", "--out", "r"), ("Missing option '--images'", "extract --help")),
+        (("extract", "--images", "embedded"), ("Missing option '--out'", "extract --help")),
+        (
+            ("train", "--images", "embedded", "--target", "RUN"),
+            ("Missing option '--out'", "train --help"),
+        ),
     ],
 )
 def test_bad_requests_of_the_other_commands(finished, tmp_path, monkeypatch, arguments, words):

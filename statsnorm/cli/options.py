@@ -135,14 +135,15 @@ def positive(
 
 def out_dir(default: str | None = None, *, required: bool = False) -> Callable[[Command], Command]:
     """`--out DIR`: where results go."""
+    given: dict[str, Any] = {} if default is None else {"default": default}  # None would count
     return click.option(
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
-        default=default,
         required=required,
         show_default=default is not None,
         metavar="DIR",
         help="Folder for the results.",
+        **given,
     )
 
 
