@@ -581,7 +581,7 @@ def test_every_vgg_tap_of_the_inputs_is_judged():
     found = report(tables)
     assert not found.gates[0].passed
     assert "relu1_1, relu3_1" in found.gates[0].rule
-    assert any("vgg16 relu1_1 (v)" in text for text in found.findings)
+    assert any("at vgg16 relu1_1," in text for text in found.findings)
 
 
 def test_additivity_names_the_worst_tap_and_arm(planted):
