@@ -141,7 +141,7 @@ def demo(
 
     def tell(line: str) -> None:
         if progress is not None:
-            progress(0, 1, f"{of}/{of} report: {line}")
+            progress(0, 0, f"{of}/{of} report: {line}")  # no count of what is ahead
 
     return write_report(folders, out=out, progress=tell)
 

@@ -25,3 +25,12 @@ def test_what_an_earlier_call_did_does_not_count_for_the_rate(capsys, monkeypatc
         update(95, 100, "resumed")
     said = capsys.readouterr().err
     assert "95/100 cells, 0.50 cells/s, 10 s left" in said
+
+
+def test_work_of_unknown_length_is_named_without_a_count(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 7.0, 8.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.progress_bar("steps") as update:
+        for word in ("report: one", "report: two", "report: three"):
+            update(0, 0, word)
+    assert capsys.readouterr().err.splitlines() == ["report: two"]

@@ -23,7 +23,7 @@ from statsnorm.cli import options
 def demo(out: Path, runs: Path, device: str) -> None:
     """Extract, train a little, and report, on what is embedded; resumes where it stopped.
 
-    Nine steps, each a run of its own below --runs: some five minutes on two cores.
+    Nine steps, each a run of its own below --runs: some ten minutes on two cores.
 
     \b
         statsnorm demo

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 Progress = Callable[[int, int, str], None]
-"""Called with what is done, what there is, and a word about it."""
+"""Called with what is done, what there is (0: unknown), and a word about it."""
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -53,7 +53,7 @@ def progress_bar(unit: str) -> Iterator[Progress]:
             before = done
             seconds, made = time.monotonic() - start, done - already
             rate = f"{made / seconds:.2f} {unit}/s" if made and seconds > 0 else ""
-            bar.update(task, completed=done, total=total, description=word, rate=rate)
+            bar.update(task, completed=done, total=total or None, description=word, rate=rate)
 
         yield update
 
@@ -68,9 +68,12 @@ def _plain(unit: str) -> Progress:
         if before < 0 or done < before:  # the next stretch of work has begun
             start, already = now, done
         before = done
-        if done < total and now - last < SECONDS_BETWEEN_LINES:
+        if (done < total or not total) and now - last < SECONDS_BETWEEN_LINES:
             return
         last = now
+        if not total:
+            click.echo(word, err=True)
+            return
         seconds, made = now - start, done - already
         left = f", {seconds / made * (total - done):.0f} s left" if made else ""
         rate = f", {made / seconds:.2f} {unit}/s{left}" if made and seconds > 0 else ""
