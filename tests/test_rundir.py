@@ -282,3 +282,15 @@ def test_a_damaged_record_is_made_good(tmp_path):
     run.record_path(0).write_text("{")
     assert shard_is_finished(run, 0)
     assert json.loads(run.record_path(0).read_text())["execution"] == {"recovered": True}
+
+
+def test_an_owner_who_lets_go_while_another_looks_keeps_its_record(tmp_path, monkeypatch):
+    run = _open(tmp_path / "r")
+
+    def finished_just_now(_lock):
+        _fill(run, 0)
+        return False
+
+    monkeypatch.setattr(locks, "is_held", finished_just_now)
+    assert shard_is_finished(run, 0)
+    assert "recovered" not in json.loads(run.record_path(0).read_text())["execution"]

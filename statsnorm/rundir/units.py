@@ -31,11 +31,13 @@ def unit_is_finished(run: Run, unit: int | str, names: Iterable[str]) -> bool:
     """
     names = tuple(names)
     record = _read_record(run, unit)
+    if record is None:
+        lock = run.lock_path(unit)
+        if locks.is_held(lock) and locks.lock_owner(lock) != locks.this_process():
+            return False  # its owner is about to write the record
+        record = _read_record(run, unit)  # its owner may have written it and let go just now
     if record is not None:
         return all(is_intact(run.path / name, record.get(name)) for name in names)
-    lock = run.lock_path(unit)
-    if locks.is_held(lock) and locks.lock_owner(lock) != locks.this_process():
-        return False  # its owner is about to write the record
     if not all((run.path / name).is_file() and _is_of_run(run, name) for name in names):
         return False
     record_shard(run, unit, names, {"recovered": True})
