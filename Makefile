@@ -1,6 +1,7 @@
 # make demo and make test set themselves up; the other verbs use the same .venv.
 VENV ?= .venv
 PYTHON ?= python3
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -15,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/statsnorm demo --out reports/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow

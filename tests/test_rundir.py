@@ -294,3 +294,15 @@ def test_an_owner_who_lets_go_while_another_looks_keeps_its_record(tmp_path, mon
     monkeypatch.setattr(locks, "is_held", finished_just_now)
     assert shard_is_finished(run, 0)
     assert "recovered" not in json.loads(run.record_path(0).read_text())["execution"]
+
+
+def test_a_run_that_another_process_begins_at_the_same_moment_is_joined(tmp_path, monkeypatch):
+    begun = []
+
+    def begun_just_now(path):
+        monkeypatch.undo()
+        begun.append(_full(path))
+        return True
+
+    monkeypatch.setattr("statsnorm.rundir.run._is_taken", begun_just_now)
+    assert _open(tmp_path / "r") == begun[0]

@@ -82,6 +82,7 @@ def open_run(
     """
     out = _no_uri(out)
     run = Run(out, json.loads(json.dumps(config)), config_hash(config), expected)
+    taken = _is_taken(out)  # asked first: whoever begins a run meanwhile writes run.json first
     ours = (out / "run.json").exists()
     if restart and ours:
         _clear(run)
@@ -93,7 +94,7 @@ def open_run(
                 "choose another folder, or --restart to throw it away"
             )
         return replace(run, expected=_begun_with(expected, expected_of(there, out)))
-    elif _is_taken(out):
+    elif taken:
         raise StatsnormError(f"{out} is not empty and no run directory; choose another folder")
     content = {"hash": run.hash, "schema": SCHEMA_VERSION, "config": run.config}
     try:
