@@ -175,6 +175,22 @@ def test_a_decoder_that_hangs_is_named_and_keeps_nobody_from_leaving(photos, tmp
     assert info(tmp_path / "r").finished
 
 
+AN_ERROR_WHILE_DECODING = """
+import time, torch
+from statsnorm.engines.decoders import Decoders
+x = torch.rand(1500, 1500, dtype=torch.float64)
+with Decoders(1) as decoders:
+    decoders.submit(lambda: x @ x)
+    time.sleep(0.05)
+    raise SystemExit(7)
+"""
+
+
+def test_an_error_while_a_decoder_is_in_compiled_code_keeps_its_exit_status():
+    ended = subprocess.run([sys.executable, "-c", AN_ERROR_WHILE_DECODING], check=False)
+    assert ended.returncode == 7
+
+
 @pytest.mark.parametrize("death", [ZeroDivisionError("by accident"), SystemExit(3)])
 def test_a_decoder_that_dies_is_named(photos, tmp_path, monkeypatch, death):
     load_image = local.load_image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -15,6 +16,13 @@ T = TypeVar("T")
 
 PATIENCE = 300.0
 """Seconds after which a decoder that has not come back counts as hanging."""
+
+GRACE = 5.0
+"""Seconds that all decoders together are given to come back when a run ends by an error.
+
+A thread that an interpreter overtakes on its way out of compiled code aborts the process (before
+Python 3.14), and the exit status of the error would be lost.
+"""
 
 
 class Decoders(Generic[T]):
@@ -46,9 +54,9 @@ class Decoders(Generic[T]):
                 task[0].cancel()
         for _ in self._threads:
             self._tasks.put(None)
-        if _error is None:
-            for thread in self._threads:
-                thread.join(PATIENCE)
+        leave = time.monotonic() + (PATIENCE if _error is None else GRACE)
+        for thread in self._threads:
+            thread.join(max(0.0, leave - time.monotonic()))
 
     def submit(self, task: Callable[[], T]) -> Future[T]:
         """Queue a task; tasks begin in the order in which they come."""
