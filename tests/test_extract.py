@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -216,6 +217,8 @@ def test_own_conditions_are_paired_and_an_incomplete_pair_is_dropped(photos, tmp
     options = {**QUICK, "networks": ["pixels"]}
     done = extract(photos, out=out, conditions=["original", f"mine={mine}"], **options)
     assert len(done.skipped) == 5
+    (reason,) = set(pd.read_parquet(out / "skipped")["reason"])
+    assert reason == "version 'mine': No such file or directory"
     frame = load_moments(out, tap="rgb").set_index(["image", "condition"])["mean"]
     assert sorted({i for i, _ in frame.index}) == ["0.png", "3.png", "6.png"]
     np.testing.assert_array_equal(frame["3.png", "mine"], frame["3.png", "original"])

@@ -20,6 +20,7 @@ from statsnorm.extraction.measure import (
     is_content_vgg,
 )
 from statsnorm.extraction.outside import RangeRows
+from statsnorm.extraction.plan import ExtractConfig
 from statsnorm.extraction.sources import Stamp, stamp
 from statsnorm.extraction.transfer import to_device
 from statsnorm.extraction.variants import Variant, Variants
@@ -71,11 +72,7 @@ def load_image(job: Job, ref: ImageRef) -> Loaded | ImageError:
     try:
         plain = decode(ref, size=config.size, pixel_limit=config.pixel_limit)
         versions = {
-            name: decode(
-                ImageRef(ref.image, pairs[ref.image]),
-                size=config.size,
-                pixel_limit=config.pixel_limit,
-            )
+            name: _version(name, ImageRef(ref.image, pairs[ref.image]), config)
             for name, pairs in paired.items()
         }
     except ImageError as error:
@@ -84,6 +81,15 @@ def load_image(job: Job, ref: ImageRef) -> Loaded | ImageError:
     for name, version in versions.items():
         stamps[name] = stamp(paired[name][ref.image], version.sha256)
     return Loaded(ref, plain, versions, stamps)
+
+
+def _version(name: str, ref: ImageRef, config: ExtractConfig) -> Decoded:
+    """Decode the user's own version of an image; an error says which version it is about."""
+    try:
+        return decode(ref, size=config.size, pixel_limit=config.pixel_limit)
+    except ImageError as error:
+        reason = f"version {name!r}: {error.reason}"
+        raise ImageError(error.image, error.stage, reason) from error
 
 
 @dataclass(slots=True, kw_only=True)
