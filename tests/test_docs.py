@@ -77,6 +77,15 @@ def test_the_table_of_conditions_names_all_of_them():
     assert [name for name in conditions.BUILT_IN if f"\n| {name} |" not in text] == []
 
 
+@pytest.mark.parametrize("name", ["extract", "train"])
+def test_the_help_of_condition_names_all_of_them(name):
+    from statsnorm.images import conditions
+
+    (option,) = (p for p in command(name).params if p.name == "conditions")
+    said = set(re.findall(r"[\w-]+", getattr(option, "help", None) or ""))
+    assert {*conditions.BUILT_IN} - said == set()
+
+
 def test_the_examples_of_readme_and_main_help_parse(parse):
     found = examples(README.read_text(encoding="utf-8")) + examples(main.help or "")
     assert len(found) >= 4

@@ -162,8 +162,8 @@ def condition(*, own: bool) -> Callable[[Command], Command]:
         "--condition",
         "Input treatments, each made from the same decoded image: original, contrast, style, "
         "ck, placebo, placebo-matched, blur, contrast-rgb, standardise, standardise-rgb, whiten, "
-        "clahe; by degrees: styles-K (one of K styles an image), blend-P (P per cent style), "
-        "gains-P (gains spread over P per cent)"
+        "clahe, match-luminance, match-rgb; by degrees: styles-K (one of K styles an image), "
+        "blend-P (P per cent style), gains-P (gains spread over P per cent)"
         + ("; or your own versions, paired by relative path." if own else "."),
         "conditions",
         metavar="NAME[,NAME...]|NAME=DIR" if own else "NAME[,NAME...]",
