@@ -284,6 +284,7 @@ def test_an_analysis_that_was_named_and_left_out_gives_status_1(tmp_path):
     assert unnamed.left_out
     assert unnamed.complete
     assert "asked for" not in str(unnamed)
+    assert unnamed.headline.endswith("“Left out” says what each analysis needs.")
 
 
 def test_a_failing_run_is_told_and_the_others_are_written(tmp_path):

@@ -176,7 +176,9 @@ def _runs(names: Sequence[str]) -> str:
 
 def _tally(claims: Sequence[ClaimView]) -> str:
     if not claims:
-        return "No claim could be judged from these tables."
+        return (
+            "No claim could be judged from these tables; “Left out” says what each analysis needs."
+        )
     count = Counter(view.claim.verdict for view in claims)
     parts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(count.items()))
     return f"{len(claims)} {'claim' if len(claims) == 1 else 'claims'} judged: {parts}."
