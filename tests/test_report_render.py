@@ -24,6 +24,7 @@ from report_cases import ANALYSIS, EVIL, PICKY, write_analysis, write_run
 from statsnorm.cli.report import report as command
 from statsnorm.errors import SchemaError, StatsnormError
 from statsnorm.extraction import extract
+from statsnorm.report import document
 from statsnorm.report.discover import find_analyses
 from statsnorm.report.encode import (
     csv_bytes,
@@ -563,3 +564,8 @@ def test_the_seed_reaches_a_summary_that_draws(tmp_path):
         found[name] = (tmp_path / name / "inputs" / "drawn.removed.parquet").read_bytes()
     assert found["a"] == found["b"] != found["c"]
     assert verify(tmp_path / "c", [run], analyses=[str(path)]).equal
+
+
+def test_the_headline_points_to_left_out_only_where_something_was():
+    assert document._tally((), ()) == "No claim could be judged from these tables."
+    assert "“Left out”" in document._tally((), (("picky", "needs curves"),))

@@ -44,10 +44,11 @@ def make_document(
     claims = tuple(view for item in shown for view in views[item.name].claims)
     top = sorted(claims, key=lambda view: not view.claim.family)[:FIRST_SCREEN_CLAIMS]
     manifest = inputs.manifest
+    left_out = tuple(_left_out(manifest, shown))
     headlines = tuple(i.report.headline for i in shown if i.report.headline)
     return Document(
         title=_runs([run["name"] for run in manifest["runs"]]),
-        headlines=headlines or (_tally(claims),),
+        headlines=headlines or (_tally(claims, left_out),),
         scope=_scope([i for i in shown if i.report.headline] or shown),
         whole_scope=_scope(shown),
         gates=tuple((gate, item.name) for item in shown for gate in item.report.gates),
@@ -61,7 +62,7 @@ def make_document(
         literature=rows_view(
             "literature", "Literature", list(literature.ROWS), literature.Row._fields
         ),
-        left_out=tuple(_left_out(manifest, shown)),
+        left_out=left_out,
         failed=failed,
         skipped=frame_view("skipped", "Images left out", inputs.skipped, "inputs/skipped"),
         manifest=manifest,
@@ -174,11 +175,10 @@ def _runs(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _tally(claims: Sequence[ClaimView]) -> str:
+def _tally(claims: Sequence[ClaimView], left_out: Sequence[object]) -> str:
     if not claims:
-        return (
-            "No claim could be judged from these tables; “Left out” says what each analysis needs."
-        )
+        more = "; “Left out” says what each analysis needs" if left_out else ""
+        return f"No claim could be judged from these tables{more}."
     count = Counter(view.claim.verdict for view in claims)
     parts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(count.items()))
     return f"{len(claims)} {'claim' if len(claims) == 1 else 'claims'} judged: {parts}."
