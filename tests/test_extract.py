@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from statsnorm.decisions import load_plan
 from statsnorm.errors import NonFiniteError, StatsnormError
@@ -380,6 +382,25 @@ def test_content_distances_against_the_features_themselves(photos, tmp_path):
         originals = found[found["condition"] == "original"]
         assert (originals["distance"] == 0).all()
         assert (originals["random_distance"] > 0).all()
+
+
+def test_content_distances_cost_no_second_pass_and_originals_alone_have_none(photos, tmp_path):
+    calls = Counter()
+    options = {**QUICK, "shard_size": 8, "networks": ["vgg16"], "taps": ["relu3_1"]}
+    forward = nn.Conv2d.forward
+
+    def counted(self, x):
+        calls[self.in_channels, self.out_channels] += 1
+        return forward(self, x)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Conv2d, "forward", counted)
+        extract(photos, out=tmp_path / "two", conditions=["original", "contrast"], **options)
+        assert calls[3, 64] == calls[256, 512] > 0  # conv1_1 as often as conv4_1
+        calls.clear()
+        extract(photos, out=tmp_path / "one", conditions=["original"], **options)
+    assert calls[256, 512] == 1 < calls[3, 64]  # the look at the network before the run
+    assert not (tmp_path / "one" / "content").exists()
 
 
 def test_manifest_attributes_travel_with_the_images(photos, tmp_path):

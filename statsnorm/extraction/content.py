@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statsnorm.cells import InputCell
 from statsnorm.extraction.feed import Batch
 from statsnorm.extraction.measure import CONTENT_TAP
-from statsnorm.networks import Network
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,14 +67,3 @@ class ContentDistances:
                 "tap": CONTENT_TAP,
             }
         )
-
-
-def content_features(network: Network, x: Tensor) -> Tensor:
-    """Return the activation at relu4_2 of a VGG, when its pass stopped before it."""
-    fed: Tensor = network.preprocess(x)
-    for name, child in network.module.named_children():
-        fed = child(fed)
-        if name == CONTENT_TAP:
-            break
-    assert isinstance(network.module, nn.Sequential), "VGGs are sequences"
-    return fed

@@ -12,9 +12,9 @@ from torch import Tensor
 from statsnorm.cells import GROUP
 from statsnorm.devices import arithmetic
 from statsnorm.extraction.feed import Feed, Group, padded_batches
-from statsnorm.extraction.measure import Meter, is_content_vgg
+from statsnorm.extraction.measure import Meter
 from statsnorm.extraction.pilot import decode_readable
-from statsnorm.extraction.shard import content_of, content_wanted
+from statsnorm.extraction.shard import content_wanted
 from statsnorm.extraction.variants import Variants
 from statsnorm.rows import Block, correlations_table, moments_table
 from statsnorm.tables import encoded_size
@@ -59,9 +59,7 @@ def estimate(feed: Feed, variants: Variants, *, device: str) -> Estimate:
         meter.blocks(group.images)
         start = time.monotonic()
         for variant in variants:
-            features = meter.add(variant, batch, group.images, 0)
-            if content and is_content_vgg(variant):
-                content_of(variant, batch, features)
+            meter.add(variant, batch, group.images, 0)
         _synchronise(device)
         forward = time.monotonic() - start  # seconds of a batch through all variants
     taps = sum(len(m.spans) for m in meter.measured.values())

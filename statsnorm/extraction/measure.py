@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -76,7 +76,7 @@ class Meter:
     def add(
         self, variant: Variant, batch: Batch, images: Sequence[str], offset: int
     ) -> dict[str, Tensor]:
-        """Measure a batch; return the content features of its rows, if a VGG made them.
+        """Measure a batch; return the content features of its rows, if they are wanted of it.
 
         Parameters
         ----------
@@ -152,8 +152,9 @@ class Meter:
         """Return rows of `Measured.values` on the device, and content features if there are any."""
 
         def once(part: Tensor) -> tuple[Tensor, ...]:
-            with _capture(variant, wanted=self.content) as captured:
-                return self._rows(variant, part), *captured
+            with _content_features(variant, wanted=self.content) as features:
+                rows = self._rows(variant, part)
+            return rows, *features()
 
         return self.memory.run(variant, once, x, divisible=not variant.batch_statistics)
 
@@ -258,22 +259,36 @@ def is_content_vgg(variant: Variant) -> bool:
 
 
 @contextmanager
-def _capture(variant: Variant, *, wanted: bool) -> Iterator[list[Tensor]]:
-    """Keep the activation at relu4_2 of a plain VGG while it passes, if it comes so far.
+def _content_features(variant: Variant, *, wanted: bool) -> Iterator[Callable[[], list[Tensor]]]:
+    """Yield what returns the activation at relu4_2 of the pass that ran within the block.
 
-    The hook is registered before those of the taps, so a pass that stops there is seen too.
+    A pass that stops earlier, at its last wanted tap, goes on from there. The hooks are registered
+    before those of the taps, so a pass that stops at relu4_2 itself is seen too.
     """
-    captured: list[Tensor] = []
     if not (wanted and is_content_vgg(variant)):
-        yield captured
+        yield list
         return
+    children = list(variant.network.module.named_children())
+    names = [name for name, _ in children]
+    depth = names.index(CONTENT_TAP) + 1
+    reached: dict[int, Tensor] = {}
 
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        # Nothing behind relu4_2 works in place: pooling and convolutions leave it as it is.
-        captured[:] = [output]
+    def keep(place: int) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            # Nothing behind relu4_2 works in place: pooling and convolutions leave it as it is.
+            reached.clear()
+            reached[place] = output
 
-    handle = variant.network.module.get_submodule(CONTENT_TAP).register_forward_hook(keep)
-    try:
-        yield captured
-    finally:
-        handle.remove()
+        return hook
+
+    def features() -> list[Tensor]:
+        ((place, x),) = reached.items()
+        with torch.inference_mode():
+            for _, child in children[place + 1 : depth]:
+                x = child(x)
+        return [x]
+
+    with ExitStack() as hooks:
+        for place, (_, child) in enumerate(children[:depth]):
+            hooks.callback(child.register_forward_hook(keep(place)).remove)
+        yield features

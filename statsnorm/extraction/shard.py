@@ -11,12 +11,11 @@ import torch
 
 from statsnorm.devices import arithmetic
 from statsnorm.errors import ImageError
-from statsnorm.extraction.content import ContentDistances, content_features
-from statsnorm.extraction.feed import Batch, Feed, Group, composed_batches, padded_batches
+from statsnorm.extraction.content import ContentDistances
+from statsnorm.extraction.feed import Feed, Group, composed_batches, padded_batches
 from statsnorm.extraction.measure import (
     CONTENT_TAP,
     Meter,
-    has_content_tap,
     is_content_vgg,
 )
 from statsnorm.extraction.outside import RangeRows
@@ -176,7 +175,7 @@ class ShardWork:
             for variant in variants:
                 features = self.meter.add(variant, batch, group.images, offset)
                 if self.job.with_content and is_content_vgg(variant):
-                    distances[variant.cell.network].add(batch, content_of(variant, batch, features))
+                    distances[variant.cell.network].add(batch, features[CONTENT_TAP])
                 passed(len(batch.image))
         for distance in distances.values():
             self.content += distance.finish()
@@ -198,8 +197,9 @@ class ShardWork:
 
 
 def content_wanted(feed: Feed, variants: Variants) -> bool:
-    """Return whether the run writes content distances: plain conditions through a deep VGG."""
-    plain = feed.inputs.design is None and "original" in feed.inputs.conditions
+    """Return whether the run writes content distances: from originals, through a deep VGG."""
+    conditions = feed.inputs.conditions
+    plain = feed.inputs.design is None and "original" in conditions and len(conditions) > 1
     eval_mode = "eval" in feed.config.bn_modes
     return plain and eval_mode and any(is_content_vgg(v) for v in variants)
 
@@ -211,15 +211,6 @@ def write_shard(run: Run, shard: int, tables: Tables) -> tuple[str, ...]:
         table, groups = tables[name.partition("/")[0]]
         write_table(run.path / name, table, metadata=run.metadata, groups=groups)
     return names
-
-
-def content_of(variant: Variant, batch: Batch, features: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the content features of a batch, from the pass that was or from one of their own."""
-    found = features.get(CONTENT_TAP)
-    if found is not None and len(found) == len(batch.image):
-        return found
-    assert has_content_tap(variant.network), "checked by is_content_vgg"
-    return content_features(variant.network, batch.pixels[: len(batch.image)])
 
 
 def _group(loaded: Sequence[Loaded], device: str) -> Group:
