@@ -131,6 +131,10 @@ def test_machines_against_r_anova():
     assert_allclose(random.content_style, 13.909457, rtol=1e-7)
     assert_allclose(random.residual, 0.9246296, rtol=1e-7)
     assert_allclose(fixed.content, 27.494930, rtol=1e-7)
+    within = random.residual + 3 * random.content_style  # mean squares from their expectations
+    assert_allclose(within, 42.653, rtol=1e-5)
+    assert_allclose(within + 9 * random.content, 248.379, rtol=1e-5)
+    assert_allclose(within + 18 * random.style, 877.6317, rtol=1e-7)
     assert_allclose(fixed.content, random.content + random.content_style / 3, rtol=1e-12)
 
 

@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from statsnorm.errors import StatsnormError
@@ -204,6 +204,19 @@ def test_maxt_gains_from_dependence_and_drops_nan():
     found = step_down_maxt(lost)
     assert_allclose(found.p_adjusted[0], copies.pvalue[0])
     assert np.isnan(found.p_adjusted[1:]).all()
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1.1])
+@pytest.mark.parametrize("n", [8, 10, 16])
+def test_maxt_of_equal_differences_is_the_least_pvalue_not_zero(value, n):
+    # t is infinite, or a rounding error short of it: which of the two must not matter
+    found = step_down_maxt(np.full((n, 1), value))
+    assert found.pvalue == found.p_adjusted == 2 / 2**n
+
+
+def test_infinite_differences_have_no_pvalue():
+    d = np.column_stack([[np.inf, 1, 2, 3, 4], [1.0, 2, 3, 4, 5]])
+    assert_array_equal(np.isnan(sign_flip_test(d).pvalue), [True, False])
 
 
 def correlated(rng, n, draws, points=30, width=5.0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ from statsnorm.stats.inputs import (
     is_constant,
 )
 from statsnorm.stats.result import Shown
+from statsnorm.stats.samples import positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,7 @@ def welch_tost(x: ArrayLike, y: ArrayLike, *, margin: float, alpha: float = 0.05
     a, b = block_array(x, "x"), block_array(y, "y")
     if a.shape[1:] != b.shape[1:]:
         raise StatsnormError(f"x and y must share their channels, got {a.shape} and {b.shape}")
-    if margin is None or not (margin > 0 and np.isfinite(margin)):
-        raise StatsnormError(f"margin must be positive and finite, got {margin!r}")
+    positive("margin", margin)
     with np.errstate(invalid="ignore"):
         va, vb = a.var(axis=0, ddof=1) / len(a), b.var(axis=0, ddof=1) / len(b)
         difference = a.mean(axis=0) - b.mean(axis=0)
@@ -263,7 +264,7 @@ def _constant(rows: Array) -> NDArray[np.bool_]:
 
 
 def _check_margin(margin: float, name: str) -> None:
-    if margin is None or not np.isfinite(margin):
+    if not (isinstance(margin, Real) and np.isfinite(margin)):
         raise StatsnormError(
             f"{name} must be a finite number, got {margin!r}; margins are required"
         )

@@ -16,6 +16,8 @@ from statsnorm.stats.result import Shown
 from statsnorm.stats.samples import Index, generator, level_codes, sample, whole
 from statsnorm.stats.spatial_median import spatial_median
 
+ROUNDING = 1e-12  # deviations below this share of the largest value are none
+
 
 @dataclass(frozen=True, slots=True)
 class PermdispResult(Shown):
@@ -62,7 +64,8 @@ def permdisp(
     Raises
     ------
     StatsnormError
-        If shapes do not match, a group has one row or an unknown centre is asked for.
+        If shapes do not match, a group has one row, no row lies off its group's centre or an
+        unknown centre is asked for.
 
     References
     ----------
@@ -80,6 +83,8 @@ def permdisp(
         )
     flat = centred_factors(a, "euclidean")[0][None]  # (1, n, d), d <= n
     quick, deviations = dispersion_f(flat, codes, sizes, center)
+    if not np.abs(deviations).max() > ROUNDING * np.abs(a).max():
+        raise StatsnormError(f"no row of the {len(levels)} groups lies off its group's centre")
     deviations = deviations[0] * np.sqrt(sizes / (sizes - 1))[codes][:, None]
     exceed = 0
     for order in chunks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -62,16 +63,20 @@ def level_codes(name: str, labels: ArrayLike, *, n: int, least: int = 1) -> tupl
 
 def positive(name: str, value: float) -> float:
     """Return a finite number greater than 0."""
-    if not (np.isfinite(value) and value > 0):
+    if not (_is_number(value) and np.isfinite(value) and value > 0):
         raise StatsnormError(f"{name} must be positive and finite, got {value!r}")
     return float(value)
 
 
 def whole(name: str, value: int, *, least: int) -> int:
     """Return an integer of at least `least`."""
-    if isinstance(value, bool) or value != int(value) or value < least:
+    if not (_is_number(value) and np.isfinite(value)) or value != int(value) or value < least:
         raise StatsnormError(f"{name} must be an integer not less than {least}, got {value!r}")
     return int(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def generator(rng: np.random.Generator | None) -> np.random.Generator:

@@ -74,8 +74,8 @@ def iterations_to_threshold(
     Raises
     ------
     StatsnormError
-        If shapes do not match, a loss is nan, the iterations do not increase or the window is
-        longer than the curve.
+        If shapes do not match, a loss or threshold is nan, the iterations do not increase or the
+        window is longer than the curve.
     """
     curves = real_array(loss, "loss").astype(np.float64)
     steps = finite_array("iterations", iterations, ndim=1)
@@ -90,6 +90,8 @@ def iterations_to_threshold(
     if whole("window", window, least=1) > len(steps):
         raise StatsnormError(f"window {window} is longer than the {len(steps)} recorded points")
     levels = real_array(threshold, "threshold").astype(np.float64)
+    if np.isnan(levels).any():
+        raise StatsnormError(f"threshold must not be nan, got {int(np.isnan(levels).sum())} nan")
     if levels.shape not in {(), (len(curves),)}:
         raise StatsnormError(
             f"threshold must be one number or one a run ({len(curves)}), got {levels.shape}"
