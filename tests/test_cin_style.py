@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import special
 from scipy import stats as distributions
 from synthetic_tables import SyntheticTables
 
@@ -14,6 +15,8 @@ from statsnorm.removal.indexed import (
     share_interval,
     three_way_replicates,
 )
+from statsnorm.removal.parts import share_part
+from statsnorm.removal.ratios import standard_error, t_pvalue
 from statsnorm.stats.components import crossed_components
 
 PLAN = load_plan()
@@ -201,3 +204,24 @@ def test_swapped_parameters_are_no_treatment_of_this_question():
     assert_allclose(
         np.stack(found["components"]["values"]), np.stack(alone["components"]["values"])
     )
+
+
+def test_the_claim_and_the_table_print_one_interval_of_the_share():
+    found = report(study(np.random.default_rng(3)))
+    claimed = found.effects.query("hypothesis == 'H6' and statistic == 'omega2_s'").iloc[0]
+    rows = found.tables["shares"].query("treatment == 'none' and moment == 'v'")
+    row = rows[(rows["factor"] == "index") & (rows["tap"] == "relu3_1")].iloc[0]
+    assert_allclose(claimed[["low", "high"]].astype(float), row[["low", "high"]].astype(float))
+
+
+@pytest.mark.parametrize("outside", [0.0, 0.9])
+def test_a_share_is_judged_with_the_degrees_of_freedom_of_heavy_tails(outside):
+    # one image carries the variance; with `outside` the logit is not defined everywhere
+    share = np.concatenate([[0.3], 0.3 + np.r_[0.1, np.zeros(23)], np.linspace(0.28, 0.32, 8)])
+    part = share_part(PLAN.rule("H6", "share"), share - outside, (24, 8), "")
+    scaled = share - outside if outside else special.logit(share)
+    se, dof = standard_error(scaled, (24, 8), tails="heavy")
+    null = PLAN.rule("H6", "share").null
+    p = t_pvalue(scaled[0] - (null if outside else special.logit(null)), se, dof)
+    assert_allclose([part.dof, part.pvalue], [dof, p])
+    assert dof < standard_error(scaled, (24, 8))[1] / 2

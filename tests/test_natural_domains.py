@@ -16,6 +16,7 @@ from statsnorm.cli import main
 from statsnorm.decisions import load_plan
 from statsnorm.errors import StatsnormError
 from statsnorm.removal.labels import CROSSED, NESTED, domain_labels
+from statsnorm.removal.ratios import interval
 from statsnorm.removal.retrieval import moment_rows, own_nearest
 from statsnorm.report.encode import parquet_bytes, read_parquet
 
@@ -89,6 +90,20 @@ def at(table, **where):
 
 
 MEAN = "mean over next_pre_norm"
+
+
+def test_components_have_the_degrees_of_freedom_of_heavy_tails():
+    frames = natural_domains.summarise(planted(np.random.default_rng(8)))
+    table = natural_domains.run(frames, PLAN, np.random.default_rng(0)).tables["components"]
+    where = {"tap": "a.norm", "treatment": "none", "moment": "v"}
+    row = at(table, **where, factor="domain").iloc[0]
+    parts = at(frames["replicates"], **where).set_index("component")["values"]
+    values = np.asarray(parts["style"], float)
+    groups = tuple(int(frames["designs"].iloc[0][name]) for name in ("classes", "domains"))
+    expected = interval(values, groups, confidence=0.95, tails="heavy")
+    assert_allclose([row["low"], row["high"]], [expected.low, expected.high])
+    share = interval(values / np.sum([*parts], axis=0), groups, confidence=0.95, tails="heavy")
+    assert_allclose([row["share_low"], row["share_high"]], [share.low, share.high])
 
 
 def test_planted_fractions_are_recovered_by_both_intervals(crossed):

@@ -194,9 +194,9 @@ def components_table(net: DomainNet) -> pd.DataFrame:
         parts = {name: net.traces[tap, treatment, moment, name] for name in names}
         total = np.sum([*parts.values()], axis=0)
         for name, v in parts.items():
-            plain = interval(v, net.units, confidence=CONFIDENCE)
+            plain = interval(v, net.units, confidence=CONFIDENCE, tails="heavy")
             with np.errstate(divide="ignore", invalid="ignore"):
-                share = interval(v / total, net.units, confidence=CONFIDENCE)
+                share = interval(v / total, net.units, confidence=CONFIDENCE, tails="heavy")
             rows.append(
                 {
                     "net": net.label,

@@ -44,6 +44,8 @@ def interval_part(rule: Rule, x: Interval, tap: str) -> Part:
 def share_part(rule: Rule, values: Array, groups: Sequence[int], tap: str) -> Part:
     """Return the evidence on a share, on the logit scale where every replicate lies in (0, 1).
 
+    Its degrees of freedom allow for the heavy tails of components.
+
     Parameters
     ----------
     rule : Rule
@@ -56,8 +58,9 @@ def share_part(rule: Rule, values: Array, groups: Sequence[int], tap: str) -> Pa
         Where it was measured.
     """
     if not ((values > 0) & (values < 1)).all():
-        return interval_part(rule, interval(values, groups, confidence=CONFIDENCE), tap)
-    logit = interval(special.logit(values), groups, confidence=CONFIDENCE)
+        plain = interval(values, groups, confidence=CONFIDENCE, tails="heavy")
+        return interval_part(rule, plain, tap)
+    logit = interval(special.logit(values), groups, confidence=CONFIDENCE, tails="heavy")
     estimate, low, high = (float(special.expit(x)) for x in (logit.estimate, logit.low, logit.high))
     se = logit.se * estimate * (1 - estimate)
     x = Interval(estimate=estimate, low=low, high=high, se=se, dof=logit.dof)

@@ -124,7 +124,7 @@ def _share_parts(
         found.append(share_part(plan.rule("H7a", "between"), mixed, groups, place))
         other = np.asarray(shares.get(HOMOGENEOUS, {}).get("values", ()), np.float64)
         if other.shape == mixed.shape:
-            gain = interval(mixed - other, groups, confidence=CONFIDENCE)
+            gain = interval(mixed - other, groups, confidence=CONFIDENCE, tails="heavy")
             found.append(interval_part(plan.rule("H7a", "mixing"), gain, place))
     return found
 
