@@ -195,7 +195,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             "within-image sd, v = log sd. Ratios of traces on the log scale, delete-one-image "
             "jackknife. M3: exact binomial interval.",
         ),
-        left_out=(*_missing(removed, content), *([] if len(beyond) else [UNRECORDED])),
+        left_out=(*_missing(removed, content), *([UNRECORDED] if len(traces) and not len(beyond) else [])),
         appendix=("dots", "outside"),
     )
 

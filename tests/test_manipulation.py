@@ -100,6 +100,13 @@ def test_what_is_missing_is_said():
     assert [text[:3] for text in found.left_out] == ["M2:", "M3:", "the"]  # no range recorded
 
 
+def test_runs_without_plain_conditions_are_not_called_old():
+    content = manipulation.summarise(study(np.random.default_rng(4)))["content"]
+    found = manipulation.run({"content": content}, PLAN, np.random.default_rng(0))
+    assert set(gates(found)) == {"M3"}
+    assert not any("older" in text for text in found.left_out)
+
+
 def test_image_absent_from_one_condition_leaves_all():
     tables = study(np.random.default_rng(5))
     for i, (row, labels, mean, var) in enumerate(tables.blocks):

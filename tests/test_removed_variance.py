@@ -116,6 +116,8 @@ def test_untrained_networks_without_a_ratio_are_counted_and_said():
     assert rows["n_untrained"].tolist() == [8]
     sentence = next(c.sentence for c in found.claims if c.hypothesis == "H5a")
     assert "1 of 9 untrained networks left out: no positive ratio there" in sentence
+    said = "8 to 9 of 9 untrained networks (the others have no positive ratio) on"
+    assert said in found.headline
 
 
 def test_appendix_holds_levels_and_specifications(planted):

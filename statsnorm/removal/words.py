@@ -79,7 +79,7 @@ def headline(judged: Sequence[Judged], plan: Plan) -> str:
 def _headline(j: Judged, plan: Plan) -> str:
     study = j.study
     place, taps = next(iter(primary_places(study, plan).items()))
-    trained, random, n = [], [], 0
+    trained, random, n = [], [], []
     for component, word in FACTOR_WORDS.items():
         kept = kept_by_norm(study, taps, component, plan)
         if kept is None:
@@ -87,7 +87,7 @@ def _headline(j: Judged, plan: Plan) -> str:
         r = kept.removed()
         trained.append(f"{removed_words((r.estimate, r.low, r.high))} of {word}")
         others = spread(untrained_removed(study, taps, component, plan))
-        n = max(n, others.n)
+        n.append(others.n)
         random.append(removed_words(mean_interval(others)) if others.n else "unknown")
     scope = f" {j.scope}" if j.scope else ""
     text = (
@@ -95,9 +95,12 @@ def _headline(j: Judged, plan: Plan) -> str:
         f"{trained[0]}, {trained[1]} and {trained[2]} variance of log sd "
         f"({place}, {counted(len(taps), 'taps')}, 95 % intervals)"
     )
-    if not n:
+    if not any(n):
         return text + "; no untrained network was measured."
-    known = counted(n, "untrained networks")
+    every, known = len(study.untrained), counted(max(n), "untrained networks")
+    if min(n) < every:
+        some = str(min(n)) if min(n) == max(n) else f"{min(n)} to {max(n)}"
+        known = f"{some} of {every} untrained networks (the others have no positive ratio)"
     return text + f"; {known} on average, 95 % t interval: {', '.join(random)}."
 
 
