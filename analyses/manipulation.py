@@ -167,6 +167,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
     gates = [*_gates(removed, traces, plan), *_content_gate(content, plan)]
     again = tables.get("retrieval", pd.DataFrame())
     beyond = tables.get("outside", pd.DataFrame())
+    unrecorded = [UNRECORDED] if len(traces) and not len(beyond) else []
     named = {"removed": removed, "content": content, "retrieval": again, "outside": beyond}
     named["dots"] = _dots(removed)
     figures = (
@@ -195,7 +196,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             "within-image sd, v = log sd. Ratios of traces on the log scale, delete-one-image "
             "jackknife. M3: exact binomial interval.",
         ),
-        left_out=(*_missing(removed, content), *([UNRECORDED] if len(traces) and not len(beyond) else [])),
+        left_out=(*_missing(removed, content), *unrecorded),
         appendix=("dots", "outside"),
     )
 
