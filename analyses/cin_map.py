@@ -26,10 +26,10 @@ from statsnorm.engines.tasks import TapMap
 from statsnorm.errors import StatsnormError
 from statsnorm.probes import cluster_proportion
 from statsnorm.report.model import Figure, Report
-from statsnorm.style_swaps import style_features, style_unit
 from statsnorm.swap_names import is_swap, parse_swap
-from statsnorm.swap_outputs import Outputs, measured_swaps
-from statsnorm.swap_tables import NETWORK, by_part, intervals, with_net
+from statsnorm.swaps.distances import style_features, style_unit
+from statsnorm.swaps.outputs import Outputs, measured_swaps
+from statsnorm.swaps.tables import NETWORK, by_part, intervals, with_net
 from statsnorm.wording import counted
 
 Array = NDArray[np.float64]

@@ -116,7 +116,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         findings=tuple(_findings(shown)),
         tables=named,
         figures=tuple(figures),
-        scope={"images of the divergence": _n_words(table)},
+        scope={"divergence": _n_words(table)},
         methods=(
             "Groups of the same images: plug-in less its jackknife bias. Domains: unbiased under "
             "normality. The plug-in of IBN-Net, positive even for equal groups, stands beside it; "
@@ -348,9 +348,15 @@ def _findings(shown: pd.DataFrame) -> Iterator[str]:
         first, last = ordered.iloc[0], ordered.iloc[-1]
         most = ordered.iloc[int(np.nanargmax(ordered["estimate"].to_numpy(float)))]
         yield (
-            f"{net}, {group}: {first['estimate']:.3g} nats at {first['tap']}, "
-            f"{last['estimate']:.3g} at {last['tap']}; largest at {most['tap']}, "
-            f"{most['estimate']:.3g} ({most['low']:.3g} to {most['high']:.3g}); normalised energy "
+            f"{net}, {group}: {_nats(first['estimate'])} nats at {first['tap']}, "
+            f"{_nats(last['estimate'])} at {last['tap']}; largest at {most['tap']}, "
+            f"{_nats(most['estimate'])} ({_nats(most['low'])} to {_nats(most['high'])}); "
+            f"normalised energy "
             f"distance from {first['energy']:.2f} at {first['tap']} to {last['energy']:.2f} at "
             f"{last['tap']}."
         )
+
+
+def _nats(value: float) -> str:
+    """Return a divergence with three significant digits, whole numbers in full."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -190,7 +190,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         tables={name: table for name, table in named.items() if len(table)},
         figures=figures if len(removed) else (),
         gates=tuple(gates),
-        scope={"images of the manipulation checks": _images(traces)} if len(traces) else {},
+        scope={"manipulation checks": _images(traces)} if len(traces) else {},
         methods=(
             "Between-image variances with divisor n - 1; m in units of the originals' average "
             "within-image sd, v = log sd. Ratios of traces on the log scale, delete-one-image "

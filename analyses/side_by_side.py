@@ -54,7 +54,10 @@ def summarise(tables: Any, by: str = "norm") -> dict[str, pd.DataFrame]:
     losses = cell_losses(tables)
     frames |= {"losses": losses} if len(losses) else {}
     if not frames:
-        raise StatsnormError("the runs hold neither a crossed design of networks nor curves")
+        raise StatsnormError(
+            "the runs hold neither a crossed design of networks (extract --design FILE "
+            "--treatment none,frozen:prefix) nor curves (train)"
+        )
     families = _families(_units(frames, load_plan()), by)
     if not any(len(groups) > 1 for groups in families.values()):
         there = ", ".join(group for groups in families.values() for group in groups) or "none"

@@ -47,7 +47,7 @@ TREATMENTS = ("none", "frozen:prefix")
 PERMUTATIONS = 9999
 LEAST_CONTENTS, LEAST_STYLES = 8, 3
 CONFIDENCE = 0.95
-HOW = "extract a design with styles, --correlations 48 and the taps in question"
+HOW = "extract --design FILE --network vgg16 --taps T,U --correlations 48"
 
 
 class CorrelationTables(TapMap, Protocol):

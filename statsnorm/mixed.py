@@ -32,6 +32,7 @@ class RemlComponents(Shown):
     """Result of :func:`reml_components`; arrays (C,)."""
 
     components: Mapping[str, Array]  # factor -> variance, in the order given; then `residual`
+    intercept: Array  # the mean by generalised least squares
     criterion: Array  # -2 log restricted likelihood at its maximum, with lme4's constant
     at_bound: Array  # some component is 0: mean squares may be negative there
     converged: Array
@@ -85,14 +86,16 @@ def reml_components(
     rows = [_channel(frame.assign(y=column), formula) for column in a.T]
     found = {name: np.array([row[0][name] for row in rows]) for name in (*labels, "residual")}
     least = np.min([found[name] / sum(found.values()) for name in labels], axis=0)
-    criterion, converged = (np.array([row[place] for row in rows]) for place in (1, 2))
-    return RemlComponents(found, criterion, least < ZERO, converged, len(a))
+    intercept, criterion, converged = (
+        np.array([row[place] for row in rows]) for place in (1, 2, 3)
+    )
+    return RemlComponents(found, intercept, criterion, least < ZERO, converged, len(a))
 
 
 def _channel(
     frame: pd.DataFrame, formula: Mapping[str, str]
-) -> tuple[dict[str, float], float, bool]:
-    """Fit one channel, standardised; return components, REML criterion, convergence.
+) -> tuple[dict[str, float], float, float, bool]:
+    """Fit one channel, standardised; return components, mean, REML criterion, convergence.
 
     The profiled restricted likelihood is statsmodels'; its maximum is sought here, over the logs
     of the variance ratios: `MixedLM.fit` leaves a maximum on the bound with a wrong one (L-BFGS)
@@ -100,7 +103,7 @@ def _channel(
     """
     mean, sd = float(frame["y"].mean()), float(frame["y"].std())
     if not sd > 1e-9 * abs(mean):
-        return dict.fromkeys((*formula, "residual"), np.nan), np.nan, False
+        return dict.fromkeys((*formula, "residual"), np.nan), np.nan, np.nan, False
     scaled = frame.assign(y=(frame["y"] - mean) / sd)
     model = MixedLM.from_formula("y ~ 1", scaled, groups="one", re_formula="0", vc_formula=formula)
     model.reml, model.cov_pen, model.fe_pen, model._cov_sing = True, None, None, 0  # as `fit` does
@@ -114,8 +117,10 @@ def _channel(
     start, limits = np.zeros(len(formula)), [(-BOUND, BOUND)] * len(formula)
     fit = optimize.minimize(loss, start, method="L-BFGS-B", bounds=limits, options={"ftol": 1e-13})
     ratios = np.exp(fit.x)
-    scale = float(model.get_scale(model.get_fe_params(none, ratios)[0], none, ratios))
+    fixed, _ = model.get_fe_params(none, ratios)
+    scale = float(model.get_scale(fixed, none, ratios))
     names = sorted(formula)  # statsmodels orders variance components by name
     values = {name: float(r) * scale * sd**2 for name, r in zip(names, ratios, strict=True)}
     criterion = 2 * float(fit.fun) + 2 * (len(frame) - 1) * np.log(sd)  # n - 1 contrasts, rescaled
-    return {**values, "residual": scale * sd**2}, criterion, bool(fit.success)
+    intercept = mean + sd * float(fixed[0])
+    return {**values, "residual": scale * sd**2}, intercept, criterion, bool(fit.success)

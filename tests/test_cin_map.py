@@ -12,7 +12,8 @@ from statsnorm import figures
 from statsnorm.decisions import load_plan
 from statsnorm.errors import StatsnormError
 from statsnorm.stats.shapley import shapley_values
-from statsnorm.style_swaps import (
+from statsnorm.swap_names import expand_swap, parse_swap
+from statsnorm.swaps.distances import (
     isotonic_fit,
     monte_carlo_variance,
     order_values,
@@ -20,8 +21,7 @@ from statsnorm.style_swaps import (
     style_features,
     style_unit,
 )
-from statsnorm.swap_names import expand_swap, parse_swap
-from statsnorm.swap_outputs import Outputs, measured_swaps
+from statsnorm.swaps.outputs import Outputs, measured_swaps
 
 PLAN = load_plan()
 LAYERS = ("contract.0.norm", "res.0.norm", "expand.0.norm")

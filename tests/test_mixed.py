@@ -23,6 +23,7 @@ def test_penicillin_against_lme4():
     )
     assert_allclose(r.components["plate"][0], 0.7169082126, atol=1e-4)
     assert_allclose(r.criterion, 330.8606, atol=5e-5)  # "REML criterion at convergence: 330.8606"
+    assert_allclose(r.intercept[0], 22.97222, atol=5e-6)  # "(Intercept)  22.97222"
     assert not r.at_bound[0]
 
 
@@ -59,6 +60,8 @@ def test_criterion_against_the_normal_density_of_contrasts():
     r = reml_components(y, {"group": groups})
     same = groups[:, None] == groups
     covariance = r.components["group"] * same + r.components["residual"] * np.eye(26)
+    weights = np.linalg.solve(covariance, np.ones(26))
+    assert_allclose(r.intercept, weights @ y / weights.sum(), rtol=1e-9)
     contrasts = np.linalg.svd(np.ones((1, 26)))[2][1:]
     density = stats.multivariate_normal(cov=contrasts @ covariance @ contrasts.T)
     assert_allclose(r.criterion, -2 * density.logpdf(contrasts @ y) + np.log(26), rtol=1e-9)
@@ -81,6 +84,7 @@ def test_scale_and_constant_channels():
     y = rng.normal(size=24) + rng.normal(size=6)[groups]
     r = reml_components(np.column_stack([y, 1e-4 * y + 7, np.full(24, 2.0)]), {"group": groups})
     assert_allclose(r.components["group"][1], 1e-8 * r.components["group"][0], rtol=1e-6)
+    assert_allclose(r.intercept[1], 1e-4 * r.intercept[0] + 7, rtol=1e-9)
     assert np.isnan(r.components["group"][2])
     assert_allclose(r.criterion[1] - r.criterion[0], 2 * 23 * np.log(1e-4))
     assert np.isnan(r.criterion[2])

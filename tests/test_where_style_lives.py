@@ -267,7 +267,7 @@ def test_a_survival_interval_is_the_jackknife_over_contents():
 
 def test_runs_without_correlations_say_what_to_do():
     nothing = SimpleNamespace(correlation_keys=lambda: pd.DataFrame())
-    with pytest.raises(StatsnormError, match="no correlations; extract a design with styles"):
+    with pytest.raises(StatsnormError, match="no correlations; extract --design FILE"):
         where_style_lives.summarise(nothing)
     few = Planted([("t", {"treatment": "none"}, cells(activations(12)[:4]))])
     with pytest.raises(StatsnormError, match="3 styles and 8 contents"):

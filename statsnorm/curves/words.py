@@ -135,7 +135,9 @@ def scope(study: Study) -> dict[str, str]:
     config = study.config
     names = sorted(set(study.blocks.loc[study.kept, "target"]))
     images = sorted(set(study.cells["images"]) - {-1})
-    generator = f"texture network, {config.get('residual_blocks', '?')} residual blocks, width "
+    blocks = config.get("residual_blocks")
+    depth = "? residual blocks" if blocks is None else counted(blocks, "residual blocks")
+    generator = f"texture network, {depth}, width "
     return {
         "blocks of figure 1": f"{int(study.kept.sum())} of {len(study.blocks)}",
         "target styles": f"{len(names)}: {', '.join(names)}" if names else "none",

@@ -210,12 +210,12 @@ def _decisions(item: Shown, view: AnalysisView) -> list[DecisionGroup]:
 
 def _decision(effect: Mapping[str, Any]) -> tuple[str, ...]:
     estimate, low, high = (cell(effect[k], 3) for k in ("estimate", "low", "high"))
-    interval = f"{estimate} [{low or '−∞'}, {high or '∞'}]" if low or high else estimate
+    interval = f"[{low or '−∞'}, {high or '∞'}]" if low or high else "[no interval]"
     return (
         cell(effect["verdict"]),
         cell(effect["statistic"]),
         cell(effect["tap"]),
-        interval,
+        f"{estimate} {interval}" if estimate else "",
         cell(effect["threshold"], 3),
         cell(effect["p_adjusted"], 3),
         cell(effect["n_units"]),

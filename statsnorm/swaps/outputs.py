@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statsnorm.style_swaps import isotonic_fit, monte_carlo_variance, order_values, replicates
 from statsnorm.swap_names import Swap, parse_swap
+from statsnorm.swaps.distances import isotonic_fit, monte_carlo_variance, order_values, replicates
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Outputs:
 def measured_swaps(outputs: Outputs) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of shares, matrix, recognised, shapley and blends; `values` are replicates.
 
-    Replicates (1 + I + S,) are those of :func:`statsnorm.style_swaps.replicates`; those of
+    Replicates (1 + I + S,) are those of :func:`statsnorm.swaps.distances.replicates`; those of
     `recognised` are one share a content.
     """
     asked = {key: parse_swap(key[1]) for key in outputs.swapped}

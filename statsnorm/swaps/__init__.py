@@ -1,0 +1,1 @@
+"""What `analyses/cin_map.py` makes of the swaps of a conditional network (method.md 5.4)."""
