@@ -19,8 +19,8 @@ ORDER = (
 )
 """Shipped analyses in reading order; others follow by name."""
 
-ON_REQUEST = ("side_by_side",)
-"""Shipped analyses that answer a question somebody must have asked: run by name only."""
+ON_REQUEST = ("group_tests", "side_by_side")
+"""Shipped analyses that answer a question somebody must have asked, or that take seconds a tap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

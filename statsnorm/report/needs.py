@@ -13,6 +13,8 @@ NEEDS: Mapping[str, str] = {
     "dose_response": "training on two style doses or more: train --norm in,bn "
     "--condition original,style,styles-4,blend-50",
     "figure1": "training curves: train --norm in,bn",
+    "group_tests": "two conditions, or a manifest with a column 'domain' or 'class', of at least 8 "
+    "images a group: extract --condition original,style",
     "invariance": "the test of the first layer: extract --network cin26 --invariance",
     "manipulation": "plain conditions: extract --network vgg16,pixels "
     "--condition original,contrast,style,ck,placebo",
