@@ -206,7 +206,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
         tables=named,
         figures=tuple(figures),
         picture=max(most, key=lambda name: most[name], default=""),
-        scope={"images of the group tests": _n_words(table)},
+        scope={"group tests": _n_words(table)},
         methods=tuple(_methods(table)),
         limitations=tuple(_limitations(table)),
         appendix=tuple(name for name in named if name != "by_tap"),

@@ -148,6 +148,17 @@ def removal_cells(law: str, source: str) -> list[Cell]:
         found.append(
             cell(f"treatments and taps, 24 x {styles} x 3", removal.comparisons, styles, options=at)
         )
+    found += [
+        Cell(
+            title=f"shares judged, 24 x {styles} x 3",
+            check="size",
+            run=removal.judged_shares,
+            law=law,
+            options={"source": source, "images": 24, "styles": styles},
+            bar=(-np.inf, ALPHA),
+        )
+        for styles in (8, 16)
+    ]
     for title, run in (
         ("10 % of cells missing", removal.missing_intervals),
         ("pigeonhole bootstrap", removal.bootstrap),

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from simulate import AXES, Values, arms, inside, law, repeated, true_components
+from simulate import AXES, Values, arms, inside, law, rejects, repeated, true_components
 
 from statsnorm import stats
+from statsnorm.decisions import Rule
 from statsnorm.removal import ratios
 from statsnorm.removal.evidence import against_untrained, spread
 from statsnorm.removal.indexed import share_interval
+from statsnorm.removal.parts import interval_part, inverse_log_part, share_part
 from statsnorm.stats.inputs import Array
 
 NOTHING = {"style": 0.0, "content": 0.0, "contrast": 0.0}
@@ -258,6 +260,50 @@ def _taps(before: Array, after: Array, groups: tuple[int, int]) -> dict[str, flo
         "R, mean over taps, in reports": inside(kept.removed(), truth),
         "R at all taps (Bonferroni)": float(covered.all()),
     }
+
+
+def judged_shares(
+    rng: np.random.Generator, replicates: int, *, source: str, images: int, styles: int
+) -> Values:
+    """Return whether the evidence of H6 and H7a rejects a true null: a share, a gain, a ratio.
+
+    "claimed": rejected on the side that the rule asks for, which alone can support a claim.
+    """
+    groups = (images, styles)
+    v = true_components(law(source), LEVELS, "fixed")
+    share, ratio = v["style"] / sum(v.values()), np.log(v["style"] / v["content"])
+
+    def once(rng: np.random.Generator) -> dict[str, float]:
+        pair = arms(law(source), rng, (images, styles, LEVELS), NOTHING)
+        traces = [stats.trace_replicates(stats.design_replicates(y)) for y in pair]
+        shares = [t["style"] / np.sum([t[f] for f in AXES], axis=0) for t in traces]
+        gain = ratios.interval(shares[0] - shares[1], groups, confidence=CONFIDENCE, tails="heavy")
+        kept = ratios.ratio(traces[0]["content"], traces[0]["style"], groups, confidence=CONFIDENCE)
+        parts = {
+            "share": share_part(_rule(share), shares[0], groups, ""),
+            "difference of two shares": interval_part(_rule(0.0), gain, ""),
+            "log ratio of two components": inverse_log_part(_rule(ratio), kept, ""),
+        }
+        row = {name: rejects(part.pvalue) for name, part in parts.items()}
+        for name, part in parts.items():
+            above = part.rule.beyond(part.estimate, part.rule.null)
+            row[f"{name}, claimed"] = row[name] * above
+        return row
+
+    return repeated(once, rng, replicates)
+
+
+def _rule(truth: float) -> Rule:
+    """Return a rule whose null is true."""
+    return Rule(
+        hypothesis="",
+        part="",
+        statistic="",
+        side="greater",
+        null=truth,
+        min_effect=truth,
+        rationale="",
+    )
 
 
 def missing_intervals(

@@ -17,7 +17,7 @@ generator = "cin26"
 indices = [1, 4, 7, 10, 13, 16, 19, 22]
 TOML
 cat > "$runs.swaps.toml" <<'TOML'
-limit = 4
+limit = 6
 [contrast]
 family = "gain"
 values = [1.0]
@@ -33,5 +33,5 @@ statsnorm extract --images embedded --size 64 --design "$runs.styles.toml" \
     --taps "contract.*.norm.in,contract.0.norm,contract.2.norm,$blocks,$vgg" --vgg-taps "$vgg" \
     --correlations 48 --out "$runs/styles"
 statsnorm extract --images embedded --size 48 --design "$runs.swaps.toml" \
-    --network cin26 --index 1,7,13,19 --treatment "none,$others" --batch-size 4 \
+    --network cin26 --index 1,4,7,10,13,16,19,22 --treatment "none,$others" --batch-size 6 \
     --taps post_norm,output --vgg-taps relu1_1,relu2_1,relu3_1 --out "$runs/swaps"

@@ -24,6 +24,7 @@ from statsnorm.report.views import (
     FigureView,
     Shown,
     TableView,
+    figure_title,
     frame_view,
     rows_view,
     title_of,
@@ -109,7 +110,7 @@ def _figure(item: Shown, figure: Figure, number: int, table: TableView) -> Figur
     return FigureView(
         id=f"a-{slug(item.name)}-f-{slug(figure.name)}",
         number=number,
-        title=title_of(figure.name),
+        title=figure_title(figure.name),
         caption=figure.caption,
         alt=figure.alt,
         drawing=item.drawings[figure.name],

@@ -18,7 +18,7 @@ from statsnorm.report.build import show, table_files
 from statsnorm.report.discover import Analysis
 from statsnorm.report.encode import slug
 from statsnorm.report.model import Report
-from statsnorm.report.views import Shown, title_of
+from statsnorm.report.views import Shown, figure_title
 
 EXTRAS = "extras/"
 
@@ -105,7 +105,7 @@ def _entries(extra: str, shown: Shown) -> list[Entry]:
             "analysis": shown.name,
             "stem": _stem(extra, shown.name, figure.name),
             "table": _stem(extra, shown.name, figure.table),
-            "title": title_of(figure.name),
+            "title": figure_title(figure.name),
             "caption": figure.caption,
         }
         for figure in shown.report.figures

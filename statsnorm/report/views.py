@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,6 +187,15 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def figure_title(name: str) -> str:
+    """Return a figure's name as a title, without the number that tells it from its like.
+
+    >>> figure_title("omega2_by_depth_3")
+    'Omega2 by depth'
+    """
+    return title_of(re.sub(r"_\d+$", "", name))
 
 
 def title_of(name: str) -> str:
