@@ -5,11 +5,12 @@
 #
 # H7b is judged at two places, of which norm_zoo.sh measures the first alone. The same eight random
 # initialisations, photographs, styles and gains, but at 32 pixels, since VGG of every output costs
-# several times the generator. With the luminance, or the colours, of every styled image matched to
-# its content's (R_S_perp) BN on style-homogeneous batches and IN alone are run. The design was
-# fixed before any of its numbers was seen. Resumable; minutes on two CPU cores. Then:
-#     statsnorm report RUNS/bn-in RUNS/others RUNS/perpendicular --analysis norm_zoo \
-#         --out reports/norm_zoo_vgg
+# several times the generator. Every arm is run too with the luminance of each styled image matched
+# to its content's (R_S_perp); with its colours matched BN on style-homogeneous batches and IN alone.
+# The design was fixed before any of its numbers was seen, but for the arms with matched luminance
+# other than those two, which were added after the others had been seen. Resumable; minutes on two CPU cores. Then:
+#     statsnorm report RUNS/bn-in RUNS/others RUNS/bn-in-matched RUNS/others-matched RUNS/palette \
+#         --analysis norm_zoo --out reports/norm_zoo_vgg
 set -euo pipefail
 runs=$1
 here=$(dirname "$0")
@@ -37,5 +38,9 @@ net=$runs/texture16.safetensors
 extract "$runs/bn-in" --network "$net+bn,$net+in" --bn-mode eval,train \
     --batch-kind mixed,style-homogeneous,content-homogeneous
 extract "$runs/others" --network "$net+none,$net+ln,$net+gn8,$net+gn32,$net+in-whiten"
-extract "$runs/perpendicular" --network "$net+bn,$net+in" --bn-mode train \
-    --batch-kind style-homogeneous --condition match-luminance,match-rgb
+extract "$runs/bn-in-matched" --network "$net+bn,$net+in" --bn-mode eval,train \
+    --batch-kind mixed,style-homogeneous,content-homogeneous --condition match-luminance
+extract "$runs/others-matched" --network "$net+ln,$net+gn8,$net+gn32,$net+in-whiten" \
+    --condition match-luminance
+extract "$runs/palette" --network "$net+bn,$net+in" --bn-mode train \
+    --batch-kind style-homogeneous --condition match-rgb
