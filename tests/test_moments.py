@@ -50,7 +50,7 @@ def test_large_mean_beside_a_small_variance(memory_format, dtype):
 @pytest.mark.parametrize("start", [0.0, 1e4, -3e6])
 def test_a_beginning_far_from_the_rest(start):
     x = torch.randn(2, 64, 256, 256, generator=torch.Generator().manual_seed(3))
-    x[:, :, :8] = start  # all of the first block, whose mean is the origin of the sums
+    x[:, :, :8] = start  # all of the first group, whose mean is the origin of the sums
     assert_close(channel_moments(x.contiguous(memory_format=torch.channels_last)), x)
 
 
@@ -78,6 +78,27 @@ def test_a_row_does_not_depend_on_its_neighbours(memory_format):
         alone = channel_moments(x[i : i + 1])
         assert torch.equal(alone.mean[0], together.mean[i])
         assert torch.equal(alone.var[0], together.var[i])
+
+
+@pytest.mark.parametrize("pixels", [(1, 3), (2, 4), (3, 3), (181, 211), (1, 70001)])
+def test_channels_last_of_any_number_of_pixels(pixels):
+    x = torch.randn(2, 24, *pixels, generator=torch.Generator().manual_seed(4)) - 3
+    assert_close(channel_moments(x.contiguous(memory_format=torch.channels_last)), x)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [3, 64, 300])
+def test_the_number_of_threads_changes_nothing(memory_format, channels):
+    x = torch.randn(2, channels, 120, 131).relu_().contiguous(memory_format=memory_format)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(channel_moments(x))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0].mean, m.mean) for m in found)
+    assert all(torch.equal(found[0].var, m.var) for m in found)
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
