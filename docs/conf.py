@@ -32,6 +32,7 @@ html_title = f"statsnorm {release}"
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
+smartquotes = False  # "--" of an option stays as it is typed
 suppress_warnings = ["myst.xref_missing"]  # README's own links point into the repository
 
 
@@ -45,9 +46,22 @@ def escape_bars(
         lines[number] = "``".join(parts)
 
 
+def literal_examples(_app: object, _command: object, lines: list[str]) -> None:
+    """Show the examples of a command's help as code: they come as a block of lines."""
+    shown: list[str] = []
+    for line in lines:
+        example = line.startswith("|")
+        if example and not (shown and shown[-1].startswith("    ")):
+            shown += [".. code-block:: shell", ""]
+        shown.append("    " + line.removeprefix("| ").removeprefix("    ") if example else line)
+    lines[:] = shown
+
+
 def setup(app: object) -> None:
-    """Register what the docstrings need."""
-    app.connect("autodoc-process-docstring", escape_bars)  # type: ignore[attr-defined]
+    """Register what the docstrings and the commands' help need."""
+    connect = app.connect  # type: ignore[attr-defined]
+    connect("autodoc-process-docstring", escape_bars)
+    connect("sphinx-click-process-description", literal_examples)
 
 
 reference.write(Path(__file__).resolve().parent)

@@ -256,6 +256,8 @@ def test_an_out_that_cannot_be(photos, tmp_path, finished):
         (("--norm", "inn"), ("unknown norm 'inn'", "'in'")),
         (("--target", "/nowhere.png"), ("'--target'", "/nowhere.png")),
         (("--size", "18"), ("multiple of 4", "18")),
+        (("--size", "abc"), ("'abc' is not a valid whole number",)),
+        (("--size", "-4"), ("-4 is not in the range x>=1",)),
         (("--lr", "-1"), ("lr must be positive", "-1.0")),
         (("--precision", "half"), ("'half'", "'fp32'")),
         (("--loss", "vgg19", "--weights", "w.pth"), ("no weights file at 'w.pth'",)),
@@ -449,6 +451,17 @@ def test_results_on_stdout_and_progress_on_stderr(photos, tmp_path):
     assert ran.exit_code == 0
     assert "would be" in ran.stdout
     assert not (tmp_path / "dry").exists()
+
+
+def test_a_design_that_cannot_be_split_is_said_before_the_time_is_spent(photos, tmp_path):
+    design = tmp_path / "design.toml"
+    for styles, noted in (("[1]", True), ("[1, 2]", False)):
+        text = f'[[styles]]\ngenerator = "cin26"\nindices = {styles}\n'
+        design.write_text(text + '[contrast]\nfamily = "gain"\nvalues = [1.0, 0.5]\n')
+        options = ("--network", "pixels", "--design", design, *QUICK, "--dry-run")
+        ran = cli("extract", "--images", photos, "--out", tmp_path / "dry", *options)
+        assert ran.exit_code == 0
+        assert ("note: the design has 1 style and 2 contrast levels" in ran.stdout) == noted
 
 
 # Real input of every form.

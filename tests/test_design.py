@@ -71,6 +71,21 @@ def test_contrast_alone_keeps_the_images_plain():
     assert [(c.style, c.strength, c.restore) for c in cells] == [("", 1.0, "none")] * 4
 
 
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"styles": {"generator": "cin26", "indices": [1, 2]}, "contrast": GAIN}, ""),
+        ({"styles": {"generator": "cin26", "indices": [1]}}, "1 style and 1 contrast level;"),
+        ({"styles": {"generator": "cin26", "indices": [1]}, "contrast": GAIN}, "1 style and 3"),
+        ({"contrast": GAIN}, "0 styles and 3 contrast levels; removed_variance"),
+    ],
+)
+def test_what_a_design_lacks_for_a_split_of_variance(raw, words):
+    found = design_from(raw).shortfall()
+    assert words in found
+    assert bool(words) == bool(found)
+
+
 def test_paths_are_relative_to_the_design_file(tmp_path, monkeypatch):
     targets = tmp_path / "targets"
     targets.mkdir()

@@ -120,7 +120,7 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     root = README.parent
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "sphinx", "-W", "-q", "-E", "-b", "dummy"),
+            *(sys.executable, "-m", "sphinx", "-W", "-q", "-E", "-b", "text"),
             *("-d", str(tmp_path / "cache"), str(root / "docs"), str(tmp_path / "out")),
         ],
         capture_output=True,
@@ -130,6 +130,11 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     tables = (root / "docs" / "tables.md").read_text(encoding="utf-8")
     assert "| `by_construction` | bool |" in tables
+    commands = (tmp_path / "out" / "commands.txt").read_text(encoding="utf-8").splitlines()
+    example = "statsnorm extract --images photos/ --network vgg16 --out runs/vgg"
+    assert f"   {example}" in commands, "examples stand as code, options with both hyphens"
+    wrapped = commands.index("   statsnorm extract --images photos/ --network vgg16 \\")
+    assert commands[wrapped + 1].startswith("       --condition original,contrast,style")
 
 
 @pytest.mark.parametrize("name", [n for n in statsnorm.__all__ if not n.startswith("__")])

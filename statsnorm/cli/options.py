@@ -87,6 +87,12 @@ def listed(
     )
 
 
+def _in_words(kind: click.ParamType[Any], words: str) -> click.ParamType[Any]:
+    """Let "'abc' is not a valid integer range" say what is asked for."""
+    kind.name = words
+    return kind
+
+
 def whole(
     flag: str,
     text: str,
@@ -99,7 +105,7 @@ def whole(
     """Return an option that takes a whole number from `least` to `most`."""
     return click.option(
         flag,
-        type=click.IntRange(min=least, max=most),
+        type=_in_words(click.IntRange(min=least, max=most), "whole number"),
         default=default,
         show_default=default is not None,
         metavar=metavar,
@@ -125,7 +131,7 @@ def positive(
     """Return an option that takes a number above 0, up to `most`."""
     return click.option(
         flag,
-        type=click.FloatRange(min=0, max=most, min_open=True),
+        type=_in_words(click.FloatRange(min=0, max=most, min_open=True), "number"),
         default=default,
         show_default=default is not None,
         metavar=metavar,
@@ -226,7 +232,7 @@ def engine(what: str) -> Callable[[Command], Command]:
 
 analysis_workers = click.option(
     "--workers",
-    type=click.IntRange(min=0, max=256),
+    type=_in_words(click.IntRange(min=0, max=256), "whole number"),
     default=None,
     metavar="N",
     help="Processes that share the taps, one tap in memory each; 0: as many as there are CPUs. "

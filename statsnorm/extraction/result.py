@@ -8,6 +8,7 @@ from pathlib import Path
 from statsnorm.errors import StatsnormError
 from statsnorm.extraction.estimate import Estimate
 from statsnorm.extraction.shard import Job
+from statsnorm.images.design import Design
 from statsnorm.rundir import discard, info, skipped_lines
 from statsnorm.wording import counted
 
@@ -26,6 +27,7 @@ class Extraction:
     skipped: tuple[str, ...] = ()  # `image (stage): reason`, one an image left out
     left_out: tuple[str, ...] = ()  # `cell: reason`, trained cells without a generator
     changed: tuple[str, ...] = ()  # `image: what`, files that are others than were measured
+    note: str = ""  # what no analysis can do with these tables, said before the time is spent
     missing: int = 0  # files that other processes still have to write
     dry_run: bool = False
 
@@ -39,12 +41,18 @@ class Extraction:
         ]
         if self.missing:
             lines.append(f"not finished: {self.missing} files are missing")
+        lines += [f"note: {self.note}"] if self.note else []
         lines += [f"left out: {one}" for one in (*self.skipped, *self.left_out)]
         lines += [f"changed: {one}; its rows are of the old file" for one in self.changed]
         return "\n".join(lines)
 
 
-def estimated(out: Path, found: Estimate) -> Extraction:
+def shortfall(design: Design | None) -> str:
+    """Return what a crossed design lacks for the analyses of crossed designs, or ""."""
+    return design.shortfall() if design is not None else ""
+
+
+def estimated(out: Path, found: Estimate, design: Design | None) -> Extraction:
     """Return what a dry run says."""
     return Extraction(
         path=out,
@@ -54,6 +62,7 @@ def estimated(out: Path, found: Estimate) -> Extraction:
         rows=found.rows,
         bytes=found.bytes,
         seconds=found.seconds,
+        note=shortfall(design),
         dry_run=True,
     )
 
@@ -80,5 +89,6 @@ def made(
         skipped=skipped,
         left_out=left_out,
         changed=changed,
+        note=shortfall(job.feed.inputs.design),
         missing=len(found.missing),
     )

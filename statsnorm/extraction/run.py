@@ -218,7 +218,7 @@ def extract(
     if dry_run:
         prepared = time.monotonic() - began
         found = estimate(feed, variants, device=where)
-        return estimated(Path(out), replace(found, seconds=found.seconds + prepared))
+        return estimated(Path(out), replace(found, seconds=found.seconds + prepared), config.design)
     content = content_wanted(feed, variants)
     if (Path(out) / "run.json").exists() and not (resume or restart):
         raise StatsnormError(f"{out} holds a run; resume it, or restart to throw it away")

@@ -38,6 +38,7 @@ from statsnorm.errors import StatsnormError, unknown
 from statsnorm.images.contrast import Level, levels
 from statsnorm.images.sources import ImageRef
 from statsnorm.images.styles import RESTORES, check_strength, generator_name, style_indices
+from statsnorm.wording import counted
 
 _TOP = ("contrast", "limit", "restore", "seed", "strength", "styles")
 _STYLES = ("generator", "indices", "restore", "strength")
@@ -91,6 +92,14 @@ class Design:
                 for strength, level in product(strengths, self.levels)
             ]
         return cells
+
+    def shortfall(self) -> str:
+        """Return what a split into style and contrast variance lacks here, or ""."""
+        styles = sum(bool(style.generator) for style in self.styles)
+        if styles > 1 and len(self.levels) > 1:
+            return ""
+        found = f"{counted(styles, 'styles')} and {counted(len(self.levels), 'contrast levels')}"
+        return f"the design has {found}; removed_variance and reemergence need 2 of each"
 
     def choose(self, refs: Sequence[ImageRef]) -> list[ImageRef]:
         """Return the images that the design uses, in their order.

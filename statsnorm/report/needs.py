@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 FROZEN = "--treatment none,frozen:prefix --reference SRC"
+CROSSED = (
+    "a crossed design, at least 2 styles x 2 contrast levels, through a network with normalisers: "
+    f"extract --design FILE --network cin26 {FROZEN}"
+)
 NEEDS: Mapping[str, str] = {
     "cin_style": "a design through several indices of one network: extract --design FILE "
     "--network cin26 --index I,J,K,...",
@@ -22,10 +26,8 @@ NEEDS: Mapping[str, str] = {
     f"--network cin26 {FROZEN}",
     "norm_zoo": "one set of weights under several normalisers: extract --design FILE "
     f"--network vgg16+zoo {FROZEN}",
-    "reemergence": "a crossed design through a network with normalisers: extract --design FILE "
-    f"--network cin26 {FROZEN}",
-    "removed_variance": "a crossed design through a network with normalisers: extract "
-    f"--design FILE --network cin26 {FROZEN}",
+    "reemergence": CROSSED,
+    "removed_variance": CROSSED,
 }
 
 
