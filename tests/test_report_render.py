@@ -106,6 +106,7 @@ def test_a_design_with_one_file_under_two_names_is_refused(tmp_path):
 def test_deviations_stand_before_the_exploratory_claims(written):
     said = "A rule was set after the data had been seen."
     text, page = read(written, "report.md"), read(written, "report.html")
+    assert "states any" not in text + page
     place = text.index(f"- Variance that normalisation removes: {said}")
     assert text.index("## Deviations") < place < text.index("## Limitations")
     assert page.index('id="exploratory"') < page.index(said) < page.index('id="limitations"')
@@ -133,6 +134,8 @@ def test_every_shipped_analysis_says_what_it_needs(tmp_path):
     left = dict(write_report(tmp_path / "run", out=tmp_path / "report").left_out)
     shipped = {a.name for a in find_analyses()}
     assert left.keys() >= shipped - {"manipulation"}
+    for name in ("report.md", "report.html"):
+        assert "No analysis that ran states any." in (tmp_path / "report" / name).read_text()
     assert NEEDS.keys() <= set(shipped_names())
     for name, reason in left.items():
         assert "hold nothing" not in reason, name
