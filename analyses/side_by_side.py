@@ -100,7 +100,9 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             "the larger V_S / V_I, the more style weighs beside content. "
             "Of V, V_S / V_I and losses differences are of natural logs, of Psi of log ratios, of "
             "R of fractions. Paired where groups share blocks (checkpoints: cells): t over pairs "
-            "joined with the jackknife over images and styles, and exact sign flips; else Welch.",
+            "joined with the jackknife over images and styles, and exact sign flips; else Welch. A "
+            "network whose V is not above 0 at a tap has no log there and is left out, here and of "
+            "its pair: n counts those that are in.",
         ),
         limitations=(
             "Groups are compared as they were given: what else differs between them (training "
@@ -223,8 +225,9 @@ def _figures(named: Mapping[str, pd.DataFrame]) -> Iterator[Figure]:
                      "threshold": 0.0},
             caption=(
                 f"Differences between groups, up to {counted(n, 'networks')} a group; bars: 95 % "
-                "intervals over networks, images and styles; a dot without a bar rests on one "
-                "network."
+                "intervals over networks, images and styles (losses: networks); a dot without a "
+                "bar rests on one network, or on a variance that is not above 0 without some "
+                "network, image or style."
             ),
             alt="Differences of log variances, losses and Psi between groups of networks.",
         )  # fmt: skip

@@ -76,6 +76,13 @@ def test_norms_are_paired_by_block(by_norm):
     assert_allclose(loss["estimate"], -0.5, atol=0.1)
     assert (loss["n"], loss["paired"], loss["status"]) == ("8", True, "")
     assert loss["within"] == "texture, trained on original"
+    assert loss["low"] < -0.5 < loss["high"] < -0.3
+    assert_allclose([loss["low"], loss["high"]], [loss["networks_low"], loss["networks_high"]])
+    assert loss["pvalue"] < 1e-4
+    (said,) = (text for text in by_norm.findings if "log style loss" in text)
+    assert "8 pairs; p = " in said
+    assert "nan" not in said
+    assert "no interval" not in said
     assert by_norm.headline.startswith("2 groups of networks side by side, by norm")
     assert by_norm.scope["groups"] == "texture, trained on original: texture bn, texture in"
     assert "V_S / V_I" in set(table["quantity"])

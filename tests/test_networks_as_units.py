@@ -81,6 +81,17 @@ def test_over_networks_alone_is_student_t():
     assert (found.n, found.networks) == (5, found.all)
 
 
+def test_losses_have_no_images_or_styles_and_keep_the_interval_over_networks():
+    x = np.array([0.31, -0.12, 0.58, 0.44, 0.07])
+    found = over_networks([np.array([v]) for v in x], (0, 0))
+    oracle = scipy_stats.ttest_1samp(x, 0)
+    low, high = oracle.confidence_interval(0.95)
+    assert_allclose([found.all.low, found.all.high, found.pvalue], [low, high, oracle.pvalue])
+    alone = over_networks([x[:1]], (0, 0))
+    assert math.isnan(alone.all.low)
+    assert math.isnan(alone.pvalue)
+
+
 def test_three_factors_add_their_jackknife_variances():
     rng = np.random.default_rng(0)
     n, images, styles = 5, 7, 4

@@ -121,6 +121,7 @@ def over_networks(vectors: Sequence[Array], groups: tuple[int, int]) -> Over:
         One a network, on the scale of the mean. Where one has no replicates, or not those of
         `groups`, images and styles are taken as given.
     groups : (I, S)
+        (0, 0) for numbers without images and styles, such as losses.
 
     Raises
     ------
@@ -132,7 +133,7 @@ def over_networks(vectors: Sequence[Array], groups: tuple[int, int]) -> Over:
     n, whole = len(vectors), 1 + sum(groups)
     first = np.array([v[0] for v in vectors], np.float64)
     alone = _interval(np.concatenate([first.mean(keepdims=True), _without(first)]), (n,))
-    if not all(len(v) == whole for v in vectors):
+    if whole == 1 or not all(len(v) == whole for v in vectors):
         return Over(n=n, all=alone, networks=alone, pvalue=_pvalue(alone))
     mean = np.mean([np.asarray(v, np.float64) for v in vectors], axis=0)
     both = np.concatenate([mean[:1], _without(first), mean[1:]])
