@@ -175,6 +175,7 @@ def run(tables: Mapping[str, pd.DataFrame], plan: Plan, rng: np.random.Generator
             "does alone depends on the others, so the swap of one at a time and the Shapley value "
             "differ, and neither is what training without that layer would give.",
             "The target is the output of the same network at the target's index, not the painting.",
+            *_one_output(shares),
         ),
         appendix=tuple(sources),
     )
@@ -346,6 +347,15 @@ def _cautions(shares: pd.DataFrame, plan: Plan) -> Iterator[str]:
                 f"Caution: {net} was swapped at {' and '.join(few)}; its intervals rest on few "
                 "degrees of freedom and say little of other styles."
             )
+
+
+def _one_output(shares: pd.DataFrame) -> Iterator[str]:
+    if {"gamma", "beta"} <= set(shares["swapped"]):
+        yield (
+            "Gamma of a style with beta of another is one output, seen from both: as often as "
+            "gamma alone makes it the target, beta alone leaves it its own style, and the other "
+            "way round. What is recognised under gamma and under beta is one finding, not two."
+        )
 
 
 def _percent(row: Mapping[Any, Any]) -> str:

@@ -234,10 +234,10 @@ def _reml_words(reml: pd.DataFrame) -> str:
     worst = percent(float(gap.max())) if len(gap) else "unknown"
     channels = reml.drop_duplicates(by)
     return (
-        f"REML on {len(channels)} channels, "
+        f"REML in {counted(len(channels), 'cases')} (a channel under one treatment), "
         f"{counted(int(reml['images'].max()), 'images')} at most: components "
         f"differ from those of analysis of variance by at most {worst} % of the total variance; "
-        f"{int(channels['at_bound'].sum())} channels have a component on its bound 0 and are not "
+        f"{int(channels['at_bound'].sum())} cases have a component on its bound 0 and are not "
         "compared."
     )
 
@@ -282,3 +282,8 @@ def _left_out(trained: list[DomainNet]) -> Iterator[str]:
         yield f"{counted(row['unlabelled'], 'images')} without a domain or class"
     if row["lonely"]:
         yield f"{counted(row['lonely'], 'images')} alone in a cell"
+    if row.get("apart"):
+        yield (
+            f"{counted(row['apart'], 'images')} of classes or domains that are not crossed: in no "
+            "two classes x two domains"
+        )

@@ -297,7 +297,7 @@ def _findings(named: Mapping[str, pd.DataFrame], plan: Plan, fixed: set[str]) ->
         if row["n_untrained"] > 1:
             text += (
                 f"; {counted(row['n_untrained'], 'untrained networks')} "
-                f"{row['untrained']:.2f}; difference "
+                f"{row['untrained']:.2f}; unpaired difference "
                 f"{_range(row, 'learned', 'learned_low', 'learned_high')} "
                 f"({_direction(row['learned_low'], row['learned_high'])})"
             )

@@ -208,6 +208,25 @@ def test_missing_labels_and_lonely_images_are_left_out_and_counted():
     assert "alone" not in set(counts["class"])
 
 
+def test_classes_and_domains_that_are_not_crossed_are_no_units():
+    cells = [("d0", "x"), ("d0", "y"), ("d1", "x"), ("d1", "y"), ("d0", "only"), ("d2", "x")]
+    table = pd.DataFrame([(d, c) for d, c in cells for _ in range(3)], columns=["domain", "class"])
+    table["image"] = [f"{i:02d}.jpg" for i in range(len(table))]
+    found = domain_labels(table, 2)
+    assert found.design == CROSSED
+    assert (set(found.table["class"]), set(found.table["domain"])) == ({"x", "y"}, {"d0", "d1"})
+    assert (len(found.table), found.apart, found.lonely) == (12, 6, 0)
+
+
+def test_images_of_a_class_in_one_domain_are_counted_as_left_out():
+    tables = planted(np.random.default_rng(12))
+    table = tables.attributes
+    table.loc[table.index[table["domain"] == "d00"][:3], "class"] = "only"
+    found = report(tables)
+    assert "only" not in set(found.tables["cells"]["class"])
+    assert any("3 images of classes or domains that are not crossed" in x for x in found.left_out)
+
+
 def test_one_class_in_every_domain_is_refused():
     images = [f"{i}.jpg" for i in range(12)]
     table = pd.DataFrame({"image": images, "domain": list("aaaabbbbcccc")})

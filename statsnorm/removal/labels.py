@@ -22,6 +22,7 @@ class Labels:
     design: str
     unlabelled: int
     lonely: int  # images alone in their cell
+    apart: int = 0  # images of classes and domains that no two others share
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -32,7 +33,8 @@ class Labels:
 def domain_labels(images: Frame, least: int) -> Labels | None:
     """Return the labels of a manifest with a column `domain` and perhaps `class`.
 
-    Cells with fewer than `least` images are left out: their own spread is unknown.
+    Cells with fewer than `least` images are left out: their own spread is unknown; so are classes
+    and domains that are not crossed with any two of the others.
 
     Raises
     ------
@@ -64,9 +66,25 @@ def domain_labels(images: Frame, least: int) -> Labels | None:
             f"natural domains need two domains with {least} images in a cell, "
             f"got {', '.join(sorted(set(kept['domain']))) or 'none'}"
         )
-    if crossed:
-        _require_crossed(kept)
-    return Labels(kept, CROSSED if crossed else NESTED, unlabelled, lonely)
+    if not crossed:
+        return Labels(kept, NESTED, unlabelled, lonely)
+    _require_crossed(kept)
+    joined = _joined(kept)
+    return Labels(joined, CROSSED, unlabelled, lonely, len(kept) - len(joined))
+
+
+def _joined(table: Frame) -> Frame:
+    """Leave out the classes and domains that stand in no table of two classes x two domains.
+
+    They say nothing of V_domain or V_class, so they are no units of them.
+    """
+    counts = pd.crosstab(table["class"], table["domain"])
+    tables = pd.DataFrame(
+        tables_joining(counts.to_numpy() > 0), index=counts.index, columns=counts.columns
+    )
+    classes, domains = tables.index[tables.any(axis=1)], tables.columns[tables.any(axis=0)]
+    kept = table["class"].isin(classes) & table["domain"].isin(domains)
+    return table[kept].reset_index(drop=True)
 
 
 def _require_distinct(images: Frame) -> None:

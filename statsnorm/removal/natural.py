@@ -105,6 +105,7 @@ def _counts(labels: Labels) -> dict[str, Any]:
         "cells": table.groupby(list(labels.factors)).ngroups,
         "unlabelled": labels.unlabelled,
         "lonely": labels.lonely,
+        "apart": labels.apart,
     }
 
 

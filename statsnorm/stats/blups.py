@@ -21,7 +21,7 @@ def level_scores(y: ArrayLike) -> dict[str, Array]:
     Parameters
     ----------
     y : array_like, shape (I, S, K, C)
-        Balanced; channels with nan are left out.
+        Balanced; channels with nan or infinity are left out.
 
     Returns
     -------
@@ -32,16 +32,16 @@ def level_scores(y: ArrayLike) -> dict[str, Array]:
     Raises
     ------
     StatsnormError
-        If the shape is wrong, or every channel holds a nan.
+        If the shape is wrong, or every channel holds a nan or an infinity.
 
     References
     ----------
     .. [1] G. K. Robinson, Stat. Sci. 6 (1991), 15-32.
     """
     array = design_array(y)
-    live = ~np.isnan(array).any(axis=(0, 1, 2))
+    live = np.isfinite(array).all(axis=(0, 1, 2))
     if not live.any():
-        raise StatsnormError(f"all {len(live)} channels hold a nan")
+        raise StatsnormError(f"all {len(live)} channels hold a nan or an infinity")
     effects = fit_effects(array[..., live])
     images, styles, levels, _ = array.shape
     both = levels * np.square(effects.content_style).sum(axis=(0, 1))

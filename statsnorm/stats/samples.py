@@ -12,6 +12,7 @@ from statsnorm.errors import StatsnormError
 from statsnorm.stats.inputs import Array, real_array
 
 Index = NDArray[np.intp]
+NO_LABEL = ("nan", "None", "NaT", "<NA>")
 
 
 def finite_array(name: str, values: ArrayLike, *, ndim: int) -> Array:
@@ -51,14 +52,26 @@ def level_codes(name: str, labels: ArrayLike, *, n: int, least: int = 1) -> tupl
     array = np.asarray(labels)
     if array.shape != (n,):
         raise StatsnormError(f"{name} must hold one label a row ({n}), got shape {array.shape}")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise StatsnormError(f"{name} must not hold nan, got {int(np.isnan(array).sum())}")
-    levels, codes = np.unique(array, return_inverse=True)
+    if missing := _missing(labels, array):
+        raise StatsnormError(f"{name} must not hold nan, None or NaT, got {missing}")
+    try:
+        levels, codes = np.unique(array, return_inverse=True)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(label).__name__ for label in array.tolist()}))
+        raise StatsnormError(f"{name} must hold labels of one type, got {kinds}") from error
     if len(levels) < least:
         raise StatsnormError(
             f"{name} must have at least {least} levels, got {len(levels)}: {levels.tolist()!r}"
         )
     return codes.astype(np.intp), levels.tolist()
+
+
+def _missing(labels: ArrayLike, array: NDArray[Any]) -> int:
+    """Count labels that are no label; a list of text and nan would hold the text "nan"."""
+    if array.dtype.kind in "biu" or (array.dtype.kind == "U" and array is labels):
+        return 0
+    given = np.asarray(labels, dtype=object).tolist()
+    return sum(not isinstance(x, str) and str(x) in NO_LABEL for x in given)
 
 
 def positive(name: str, value: float) -> float:

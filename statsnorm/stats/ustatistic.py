@@ -61,13 +61,15 @@ def ustatistic_components(
     Raises
     ------
     StatsnormError
-        If the shape is wrong, or a weight is negative, not finite, or of the wrong shape.
+        If the shape is wrong, an image or style with weight has no cell, or a weight is
+        negative, not finite, or of the wrong shape.
     """
     array = _checked(y, contrast, least=2)
     n_images, n_styles, n_levels, _ = array.shape
     w = _weights(image_weights, n_images, "image_weights")
     u = _weights(style_weights, n_styles, "style_weights")
     if _missing(array).any():
+        _require_margins(array, w, u)
         values = incomplete_components(array, contrast, w, u, leave_out=False)
     else:
         names = FACTORS if n_levels > 1 else (*WITHOUT_LEVELS, "style_given_content")
@@ -87,9 +89,15 @@ def ustatistic_replicates(y: ArrayLike, *, contrast: Contrast = "fixed") -> dict
     Returns
     -------
     dict of str to ndarray of float64, shape (1 + I + S, C)
+
+    Raises
+    ------
+    StatsnormError
+        If the shape is wrong, or an image or a style has no cell: it is no unit.
     """
     array = _checked(y, contrast, least=3)
     w, u = np.ones(array.shape[0]), np.ones(array.shape[1])
+    _require_margins(array, w, u)
     return incomplete_components(array, contrast, w, u, leave_out=True)
 
 
@@ -122,7 +130,7 @@ def weighted_component(
     Raises
     ------
     StatsnormError
-        If shapes disagree or the factor is unknown or absent.
+        If shapes disagree, a weight is negative or not finite, or the factor is unknown or absent.
     """
     array = _checked(y, contrast, least=2)
     check_choice(factor, FACTORS, "factor")
@@ -133,6 +141,9 @@ def weighted_component(
             f"weights must be (B, {n_images}) and (B, {n_styles}), got {w.shape} and {u.shape}"
         )
     w, u = w.astype(np.float64), u.astype(np.float64)
+    for name, given in (("image_weights", w), ("style_weights", u)):
+        if not (np.isfinite(given) & (given >= 0)).all():
+            raise StatsnormError(f"{name} must be finite and >= 0, got {given.min():.6g}")
     if factor.endswith("_given_content"):
         main = factor.removesuffix("_given_content")
         both = "content_style" if main == "style" else "content_contrast"
@@ -186,6 +197,23 @@ def _pairs(w: Array) -> Array:
 
 def _missing(y: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(y).all(axis=-1))
+
+
+def _require_margins(y: NDArray[Any], w: Array, u: Array) -> None:
+    """Refuse an image or a style without any cell: it would count as a unit of the intervals."""
+    there = ~_missing(y)  # (I, S, K)
+    if not there.any():
+        return  # nan everywhere, in every channel
+    for label, found, weight in (
+        ("images", there.any(axis=(1, 2)), w),
+        ("styles", there.any(axis=(0, 2)), u),
+    ):
+        empty = np.flatnonzero(np.logical_and(~np.asarray(found), weight > 0))
+        if len(empty):
+            raise StatsnormError(
+                f"{label} {empty[:5].tolist()} have no cell ({len(empty)} of {len(found)}); "
+                "leave them out of the array"
+            )
 
 
 def _checked(y: ArrayLike, contrast: str, *, least: int) -> NDArray[Any]:
