@@ -219,11 +219,13 @@ def _composition_words(net: DomainNet, components: pd.DataFrame) -> Iterator[str
     mine = mine[(mine["moment"] == "v") & (mine["factor"] == "domain")].sort_values(["depth"])
     if len(mine) and str(net.row["net"]).startswith("vgg"):
         ends = [
-            f"{percent(r['share'])} % at {r['tap']}" for r in mine.iloc[[0, -1]].to_dict("records")
+            f"{percent(r['share'])} % ({percent(r['share_low'])} to {percent(r['share_high'])}) at "
+            f"{r['tap']}"
+            for r in mine.iloc[[0, -1]].to_dict("records")
         ]
         yield (
             f"{net.label}, {net.counts}: V_domain is {' and '.join(ends)} of the variance of log "
-            "sd between images."
+            "sd between images (95 % intervals for domains at large)."
         )
 
 

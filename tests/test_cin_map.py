@@ -232,6 +232,9 @@ def test_a_report_from_tables(rng):
     share, low, high = (f"{100 * seen[name]:.0f}" for name in ("share", "low", "high"))
     assert f"{share} % ({low} to {high}) of the outputs are recognised as the target" in text
     assert "styles (a verdict would need 8); its intervals rest on few" in report.limitations[0]
+    shown = report.tables["recognised"].set_index(["swapped", "as"])["share"]
+    assert_allclose(shown["gamma", "target"], shown["beta", "own"])
+    assert any("one finding, not two" in text for text in report.limitations)
     methods = " ".join(report.methods)
     assert re.search(r"\d+ random orders of all 3 normalisers over 6 ordered pairs", methods)
     for figure in report.figures:
@@ -244,6 +247,7 @@ def test_swaps_alone_make_a_report_without_shapley_or_blends(rng):
     frames = cin_map.summarise(with_kinds(tables(rng, only="swap:gamma")))
     report = cin_map.run(frames, PLAN, rng)
     assert "shapley" not in report.tables
+    assert not any("one finding" in text for text in report.limitations)
     assert [f.draw for f in report.figures] == ["swap_matrix"]
 
 

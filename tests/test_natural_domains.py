@@ -357,3 +357,15 @@ def test_a_ratio_of_remainders_is_not_interpretable():
         "N1": "supported",
         "N2": "not interpretable",
     }
+
+
+def test_the_share_of_domains_stands_with_its_interval():
+    class Net:
+        label, counts = "vgg16", "177 images in 8 domains"
+        row = {"net": "vgg16"}  # noqa: RUF012
+
+    shares = {"share": 0.04, "share_low": -0.19, "share_high": 0.26}
+    row = {"net": "vgg16", "treatment": "none", "moment": "v", "factor": "domain", "tap": "input"}
+    table = pd.DataFrame([{**row, **shares, "depth": 0}])
+    (text,) = natural_domains._composition_words(Net(), table)
+    assert "V_domain is 4 % (-19 to 26) at input" in text

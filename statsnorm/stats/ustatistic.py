@@ -204,14 +204,15 @@ def _require_margins(y: NDArray[Any], w: Array, u: Array) -> None:
     there = ~_missing(y)  # (I, S, K)
     if not there.any():
         return  # nan everywhere, in every channel
-    for label, found, weight in (
-        ("images", there.any(axis=(1, 2)), w),
-        ("styles", there.any(axis=(0, 2)), u),
-    ):
-        empty = np.flatnonzero(np.logical_and(~np.asarray(found), weight > 0))
-        if len(empty):
+    sides: list[tuple[str, NDArray[np.bool_], Array]] = [
+        ("images", np.asarray(there.any(axis=(1, 2))), w),
+        ("styles", np.asarray(there.any(axis=(0, 2))), u),
+    ]
+    for label, found, weight in sides:
+        empty = np.flatnonzero((weight > 0) & np.logical_not(found))
+        if empty.size:
             raise StatsnormError(
-                f"{label} {empty[:5].tolist()} have no cell ({len(empty)} of {len(found)}); "
+                f"{label} {empty[:5].tolist()} have no cell ({empty.size} of {found.size}); "
                 "leave them out of the array"
             )
 
