@@ -455,7 +455,7 @@ def test_results_on_stdout_and_progress_on_stderr(photos, tmp_path):
 
 def test_a_design_that_cannot_be_split_is_said_before_the_time_is_spent(photos, tmp_path):
     design = tmp_path / "design.toml"
-    for styles, noted in (("[1]", True), ("[1, 2]", False)):
+    for styles, noted in (("[1]", True), ("[1, 2, 3]", False)):
         text = f'[[styles]]\ngenerator = "cin26"\nindices = {styles}\n'
         design.write_text(text + '[contrast]\nfamily = "gain"\nvalues = [1.0, 0.5]\n')
         options = ("--network", "pixels", "--design", design, *QUICK, "--dry-run")

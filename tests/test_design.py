@@ -74,7 +74,8 @@ def test_contrast_alone_keeps_the_images_plain():
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ({"styles": {"generator": "cin26", "indices": [1, 2]}, "contrast": GAIN}, ""),
+        ({"styles": {"generator": "cin26", "indices": [1, 2, 3]}, "contrast": GAIN}, ""),
+        ({"styles": {"generator": "cin26", "indices": [1, 2]}, "contrast": GAIN}, "2 styles and"),
         ({"styles": {"generator": "cin26", "indices": [1]}}, "1 style and 1 contrast level;"),
         ({"styles": {"generator": "cin26", "indices": [1]}, "contrast": GAIN}, "1 style and 3"),
         ({"contrast": GAIN}, "0 styles and 3 contrast levels; removed_variance"),

@@ -296,6 +296,14 @@ def test_a_general_verdict_needs_three_generators_with_styles_enough(styles, sco
     assert style_scope(studies(frames, PLAN)[0], PLAN) == scope
 
 
+def test_a_generator_of_two_styles_does_not_stop_the_others():
+    rng = np.random.default_rng(14)
+    made = planted_study(rng, styles=5, generators=("cin26", "filters"), channels=4)
+    frames = removed_variance.summarise(made)
+    assert set(frames["components"]["generators"]) == {"all", "cin26"}
+    assert set(verdicts(report(made)).values()) == {NOT_TESTABLE}
+
+
 def test_affine_maps_of_channels_change_nothing(planted):
     _, _, found = planted
     moved = planted_study(np.random.default_rng(0))

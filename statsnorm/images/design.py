@@ -96,10 +96,10 @@ class Design:
     def shortfall(self) -> str:
         """Return what a split into style and contrast variance lacks here, or ""."""
         styles = sum(bool(style.generator) for style in self.styles)
-        if styles > 1 and len(self.levels) > 1:
+        if styles > 2 and len(self.levels) > 1:
             return ""
         found = f"{counted(styles, 'styles')} and {counted(len(self.levels), 'contrast levels')}"
-        return f"the design has {found}; removed_variance and reemergence need 2 of each"
+        return f"the design has {found}; removed_variance and reemergence need 3 and 2"
 
     def choose(self, refs: Sequence[ImageRef]) -> list[ImageRef]:
         """Return the images that the design uses, in their order.

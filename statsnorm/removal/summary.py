@@ -57,6 +57,7 @@ TABLES: tuple[str, ...] = (
 )
 ALL = "all"
 SELECTED_CHANNELS = 2
+LEAST_STYLES = 3  # of a generator, for intervals of its own
 
 
 def sufficient_statistics(tables: MomentTables) -> dict[str, pd.DataFrame]:
@@ -277,13 +278,16 @@ def design_moments(cells: Cells, live: NDArray[np.bool_]) -> dict[str, Array]:
 
 
 def _generators(styles: tuple[Any, ...]) -> dict[str, Any]:
-    """Return the columns of each style generator, and of all; one generator is only `all`."""
+    """Return the columns of each style generator, and of all; one generator is only `all`.
+
+    A generator of fewer styles than the jackknife needs is in `all` alone.
+    """
     names = [str(style).rpartition(":")[0] for style in styles]
     subsets: dict[str, Any] = {ALL: slice(None)}
     if len(set(names)) > 1:
         for name in sorted(set(names)):
             columns = np.flatnonzero(np.array(names) == name)
-            if len(columns) > 1:
+            if len(columns) >= LEAST_STYLES:
                 subsets[name] = columns
     return subsets
 

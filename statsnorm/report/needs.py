@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 FROZEN = "--treatment none,frozen:prefix --reference SRC"
 CROSSED = (
-    "a crossed design, at least 2 styles x 2 contrast levels, through a network with normalisers: "
+    "a crossed design, at least 3 styles x 2 contrast levels, through a network with normalisers: "
     f"extract --design FILE --network cin26 {FROZEN}"
 )
 NEEDS: Mapping[str, str] = {
